@@ -1,0 +1,1 @@
+"""cvs, the ComfyUI version store: the command line and its commands."""

@@ -1,0 +1,1 @@
+"""Use: generations, views, environments and running ComfyUI."""

@@ -1,0 +1,1 @@
+"""Bytes: entries, publishing, verifying and roots. Knows nothing of ComfyUI."""

@@ -1,0 +1,1 @@
+"""Meaning: specs, locks and the resolvers that turn sources into entries."""
