@@ -1,0 +1,155 @@
+"""The store: immutable entries under `store/<hash>`, published by one rename.
+
+At any instant a name under store/ is complete or absent. Adding is idempotent and needs no lock:
+of two writers of one entry the second finds the first's, checks it and drops its own.
+"""
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+
+from cvs.store import fs, manifest
+from cvs.store.digest import SHORTEST_PREFIX, EntryId, is_id, is_prefix
+from cvs.store.errors import EntryMissing, InputError, IntegrityError
+from cvs.store.stage import Stage, Staged
+from cvs.store.volume import Volume
+
+
+class Store:
+    """The entries of a volume."""
+
+    def __init__(self, volume: Volume) -> None:
+        self.volume = volume
+
+    def path(self, entry: EntryId) -> str:
+        """The folder of an entry, whether it is there or not."""
+        return os.path.join(self.volume.store, entry)
+
+    def has(self, entry: EntryId) -> bool:
+        """Whether the entry is there. By the store's invariant it is complete then."""
+        return os.path.lexists(os.path.join(self.volume.store, entry, manifest.NAME))
+
+    def condemned(self, entry: EntryId) -> bool:
+        """Whether a collection in progress has marked the entry: it may vanish at any moment."""
+        return os.path.lexists(os.path.join(self.volume.condemned, entry))
+
+    def ids(self) -> Iterator[EntryId]:
+        """The ids of all entries, in no order."""
+        try:
+            with os.scandir(self.volume.store) as names:
+                for item in names:
+                    if is_id(item.name):
+                        yield EntryId(item.name)
+        except FileNotFoundError:
+            return
+
+    def find(self, text: str) -> EntryId:
+        """The entry that a unique prefix of 8 or more digits names.
+
+        Raises:
+            InputError: not such a prefix, or more than one entry begins with it.
+            EntryMissing: no entry does.
+        """
+        if not is_prefix(text):
+            raise InputError(
+                f"{text!r} is not an entry: {SHORTEST_PREFIX} to 64 digits of its hash are needed"
+            )
+        if len(text) == 64:
+            found = [EntryId(text)] if self.has(EntryId(text)) else []
+        else:
+            found = sorted(entry for entry in self.ids() if entry.startswith(text))
+        if not found:
+            raise EntryMissing(f"no entry of the store begins with {text}")
+        if len(found) > 1:
+            raise InputError(f"{text} is ambiguous: {', '.join(e[:16] for e in found)}")
+        return found[0]
+
+    def manifest(self, entry: EntryId) -> manifest.Manifest:
+        """Reads the manifest of an entry.
+
+        Raises:
+            EntryMissing: the entry is not there.
+            IntegrityError: its manifest is not one.
+        """
+        path = os.path.join(self.volume.store, entry, manifest.NAME)
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            raise EntryMissing(f"the store has no entry {entry}") from None
+        return manifest.decode(data, path)
+
+    def content(self, entry: EntryId) -> str:
+        """The path of an entry's file or folder, relative to store/: `<hash>/<name>`.
+
+        Raises:
+            EntryMissing, IntegrityError: as `manifest`.
+            InputError: a set has no content.
+        """
+        return content_path(entry, self.manifest(entry))
+
+    def stage(self) -> Stage:
+        """A place to write one entry in."""
+        return Stage(self.volume.tmp)
+
+    def publish(self, *staged: Staged) -> list[EntryId]:
+        """Makes staged entries appear under their names, each in one rename.
+
+        All are synced to the file system before the first is renamed. An entry that is there
+        already is kept and the staged one is left for its stage to remove.
+
+        Raises:
+            IntegrityError: a different entry lies under the name of one of them.
+        """
+        for item in staged:
+            fs.write_file(
+                os.path.join(item.folder, manifest.NAME), manifest.encode(item.manifest), 0o444
+            )
+        if len(staged) > 1 and self.volume.filesystem in fs.SYNCFS_TYPES:
+            fs.sync_tree(self.volume.tmp, self.volume.filesystem)
+        else:
+            for item in staged:
+                fs.sync_tree(item.folder, self.volume.filesystem)
+        for item in staged:
+            try:
+                fs.rename(item.folder, self.path(item.id))
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                self._check_winner(item)
+        fs.sync_folder(self.volume.store)
+        return [item.id for item in staged]
+
+    def _check_winner(self, item: Staged) -> None:
+        there = self.manifest(item.id)
+        if manifest.identity(there) != item.id:
+            raise IntegrityError(
+                f"{self.path(item.id)} is not what its name says",
+                hint="cvs store verify names what is damaged",
+            )
+
+    def closure(self, roots: Iterable[EntryId]) -> set[EntryId]:
+        """The roots and, of sets among them, the members.
+
+        Raises:
+            EntryMissing, IntegrityError: as `manifest`.
+        """
+        reached: set[EntryId] = set()
+        waiting = list(roots)
+        while waiting:
+            entry = waiting.pop()
+            if entry in reached:
+                continue
+            reached.add(entry)
+            document = self.manifest(entry)
+            if isinstance(document, manifest.SetManifest):
+                waiting.extend(document.members)
+        return reached
+
+
+def content_path(entry: EntryId, document: manifest.Manifest) -> str:
+    """Where the content of an entry lies, relative to store/."""
+    if isinstance(document, manifest.SetManifest):
+        raise InputError(f"{entry} is a set of entries and has no content of its own")
+    name = document.content if isinstance(document, manifest.FileManifest) else document.name
+    return f"{entry}/{name}"

@@ -1,0 +1,245 @@
+"""Every call of cvs that changes a file system: one small seam.
+
+Tests count, fail or stop a run at each of these calls through `observer`; nothing else in the
+package creates, renames or removes files on the volume. File contents go through `write`, which
+loops over short writes, and `sync`/`close`, which both raise: an exceeded quota may show only
+there (EDQUOT on network file systems).
+"""
+
+import os
+import stat
+from collections.abc import Callable
+
+Path = str | bytes
+
+#: Called before every change as (name of the call, path or descriptor); None costs nothing.
+observer: Callable[[str, object], None] | None = None
+
+#: File system types whose `syncfs` flushes data and reports write-back errors. Elsewhere (FUSE,
+#: NFS: the kernel does not ask the server) each file is synced by itself.
+SYNCFS_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "overlay", "f2fs"})
+
+
+def _observe(call: str, where: object) -> None:
+    if observer is not None:
+        observer(call, where)
+
+
+def mkdir(path: Path, mode: int = 0o755) -> None:
+    """Makes one folder; FileExistsError if there is one."""
+    _observe("mkdir", path)
+    os.mkdir(path, mode)
+
+
+def makedirs(path: str) -> None:
+    """Makes a folder and its parents; one that exists is fine, whoever made it."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent and parent != path:
+        makedirs(parent)
+    try:
+        mkdir(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+
+
+def rename(source: Path, target: Path) -> None:
+    """rename(2): atomic; replaces a file or link, never a folder that is not empty."""
+    _observe("rename", target)
+    os.rename(source, target)
+
+
+def symlink(target: Path, path: Path) -> None:
+    """Makes a symbolic link; FileExistsError if the name is taken."""
+    _observe("symlink", path)
+    os.symlink(target, path)
+
+
+def link(source: str, target: str) -> None:
+    """Makes a hard link (of a symlink itself where `source` is one); never replaces."""
+    _observe("link", target)
+    os.link(source, target, follow_symlinks=False)
+
+
+def unlink(path: Path) -> None:
+    """Removes a file or link."""
+    _observe("unlink", path)
+    os.unlink(path)
+
+
+def rmdir(path: Path) -> None:
+    """Removes an empty folder."""
+    _observe("rmdir", path)
+    os.rmdir(path)
+
+
+def touch(path: str) -> None:
+    """Sets the times of a file or folder to the server's now."""
+    _observe("utime", path)
+    os.utime(path)
+
+
+def create(path: Path, mode: int = 0o644) -> int:
+    """Creates a file that must not exist and opens it for writing; never follows a link."""
+    _observe("create", path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, mode)
+
+
+def write(descriptor: int, data: bytes | bytearray | memoryview) -> None:
+    """Writes all of `data`: a short write is no error to the kernel, losing the rest is."""
+    _observe("write", descriptor)
+    written = os.write(descriptor, data)
+    if written == len(data):
+        return
+    rest = memoryview(data)[written:]
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def sync(descriptor: int) -> None:
+    """fsync(2)."""
+    _observe("fsync", descriptor)
+    os.fsync(descriptor)
+
+
+def close(descriptor: int) -> None:
+    """close(2), whose error counts: the last place where a full quota can show."""
+    _observe("close", descriptor)
+    os.close(descriptor)
+
+
+def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Creates `path` with `data`, not yet synced."""
+    descriptor = create(path, mode)
+    try:
+        write(descriptor, data)
+    finally:
+        close(descriptor)
+
+
+def write_synced(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Creates `path` with `data` and waits until the file system has it."""
+    descriptor = create(path, mode)
+    try:
+        write(descriptor, data)
+        sync(descriptor)
+    finally:
+        close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Waits until the names in a folder are kept; file systems that cannot are left alone."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sync(descriptor)
+    except OSError as error:
+        # EINVAL: this file system has no fsync for folders, its renames are in order already.
+        if error.errno != 22:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(path: str, filesystem: str) -> None:
+    """Waits until everything below `path` is kept.
+
+    One `syncfs` serves where the kernel owns the cache; elsewhere every file and folder is
+    synced by itself, innermost first.
+    """
+    if filesystem in SYNCFS_TYPES:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _observe("syncfs", path)
+            _syncfs(descriptor)
+        finally:
+            os.close(descriptor)
+        return
+    for folder, _, names in os.walk(path, topdown=False):
+        for name in names:
+            file = os.path.join(folder, name)
+            if stat.S_ISREG(os.lstat(file).st_mode):
+                descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    sync(descriptor)
+                finally:
+                    close(descriptor)
+        sync_folder(folder)
+
+
+def _syncfs(descriptor: int) -> None:
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syncfs(descriptor) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def remove_tree(path: str) -> None:
+    """Removes a file, link or folder with all below it; what is gone already is fine.
+
+    Follows no link. Uses unlink and rmdir alone, which work on a full volume.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(mode):
+        _forgiving(unlink, path)
+        return
+    try:
+        with os.scandir(path) as entries:
+            children = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    except FileNotFoundError:
+        return
+    for child, is_folder in children:
+        if is_folder:
+            remove_tree(child)
+        else:
+            _forgiving(unlink, child)
+    _forgiving(rmdir, path)
+
+
+def _forgiving(call: Callable[[str], None], path: str) -> None:
+    try:
+        call(path)
+    except FileNotFoundError:
+        pass
+
+
+def replace_symlink(target: str, path: str) -> None:
+    """Points the link `path` at `target` in one rename; a folder there is never replaced."""
+    temporary = f"{path}.{unique()}"
+    symlink(target, temporary)
+    try:
+        rename(temporary, path)
+    except BaseException:
+        _forgiving(unlink, temporary)
+        raise
+
+
+def unique() -> str:
+    """A name that nobody else has: 32 random hexadecimal digits."""
+    return os.urandom(16).hex()
+
+
+def filesystem_of(path: str) -> str:
+    """The type of the file system that holds `path`, as mountinfo names it ("" if unknown)."""
+    real = os.path.realpath(path)
+    best, found = "", ""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                fields = line.split(" ")
+                # Spaces and the like in a mount point are written as octal escapes.
+                point = fields[4].encode("utf-8", "surrogateescape").decode("unicode_escape")
+                inside = real == point or real.startswith(point.rstrip("/") + "/")
+                # Of two mounts on one point the later one is on top.
+                if inside and len(point) >= len(best):
+                    best, found = point, fields[fields.index("-") + 1]
+    except OSError:
+        return ""
+    return found

@@ -1,0 +1,44 @@
+"""How long work tells what it does. The silent form here; the command line has one that shows."""
+
+from types import TracebackType
+from typing import Literal, Self
+
+Unit = Literal["bytes", "items"]
+
+
+class Task:
+    """One piece of work with a known or unknown amount; use as a context manager."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Ends the task, well or not."""
+
+    def advance(self, amount: int) -> None:
+        """Counts `amount` more bytes or items as done."""
+
+    def total(self, amount: int) -> None:
+        """Says how much there is, once that is known."""
+
+
+class Progress:
+    """Receives what goes on; this one keeps silent. May be called from several threads."""
+
+    def task(self, what: str, total: int | None = None, unit: Unit = "bytes") -> Task:
+        """Begins a task that can be counted."""
+        return Task()
+
+    def note(self, text: str) -> None:
+        """Says what was done, in one line."""
+
+    def warn(self, text: str) -> None:
+        """Says what the user should know although the work goes on."""
+
+
+SILENT = Progress()

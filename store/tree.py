@@ -1,0 +1,202 @@
+"""Trees: the nodes of an entry, the names they may have, and their digest. Pure.
+
+The model is that of a Merkle tree (git, REAPI, tvix castore) with an encoding of its own,
+specified in docs/format.md: fixed binary layout, sorted by raw name bytes; type, executable bit,
+size and digest or link target; no time, owner or other mode. Empty folders count.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from cvs.store.digest import EntryId, derive
+from cvs.store.errors import InputError
+
+DIRECTORY_CONTEXT = "cvs 2026 directory v1"
+TREE_CONTEXT = "cvs 2026 tree v1"
+SET_CONTEXT = "cvs 2026 set v1"
+
+#: The longest name of one file in bytes, and the longest link target, as Linux has them.
+NAME_LIMIT = 255
+TARGET_LIMIT = 4095
+
+
+class File(msgspec.Struct, frozen=True, array_like=True, tag="f"):
+    """A regular file: `digest` is the BLAKE3 of its bytes, `size` counts them."""
+
+    path: str
+    size: int
+    digest: str
+    executable: bool = False
+
+
+class Link(msgspec.Struct, frozen=True, array_like=True, tag="l"):
+    """A symbolic link that stays inside its tree."""
+
+    path: str
+    target: str
+
+
+class Folder(msgspec.Struct, frozen=True, array_like=True, tag="d"):
+    """A folder; every folder of a tree but its root is listed."""
+
+    path: str
+
+
+#: One line of a manifest. `path` is relative to the tree's root and quoted (see `quote`).
+Node = File | Link | Folder
+
+
+class TreeError(InputError):
+    """A tree that no entry may have: a bad name, two names that are one, a link that leaves it."""
+
+
+def quote(raw: bytes) -> str:
+    """Writes a path as text that JSON can hold and a terminal can show, without loss.
+
+    Bytes that are not UTF-8, control characters and '%' become %XX.
+
+    >>> quote(b"a/50%.txt"), quote(b"tab\\there"), quote(b"\\xff")
+    ('a/50%25.txt', 'tab%09here', '%FF')
+    """
+    text = raw.decode("utf-8", "surrogateescape")
+    if text.isprintable() and "%" not in text:
+        return text
+    return "".join(_quoted(character) for character in text)
+
+
+def _quoted(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"%{code - 0xDC00:02X}"
+    if character == "%" or code < 0x20 or 0x7F <= code < 0xA0:
+        return "".join(f"%{byte:02X}" for byte in character.encode())
+    return character
+
+
+def unquote(text: str) -> bytes:
+    """The bytes of a quoted path; only the form that `quote` writes is accepted.
+
+    Raises:
+        TreeError: a '%' that does not begin an escape, or an escape that was not needed.
+    """
+    if "%" not in text:
+        raw = text.encode()
+    else:
+        head, *rest = text.split("%")
+        parts = [head.encode()]
+        for piece in rest:
+            try:
+                parts.append(bytes([int(piece[:2], 16)]))
+            except ValueError:
+                raise TreeError(f"{text!r} is not a quoted path: '%' needs two digits") from None
+            parts.append(piece[2:].encode())
+        raw = b"".join(parts)
+    if quote(raw) != text:
+        raise TreeError(f"{text!r} is not a quoted path in its one form")
+    return raw
+
+
+def check_name(name: bytes) -> None:
+    """Raises TreeError unless `name` can be one component of a path in a tree."""
+    if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
+        raise TreeError(f"{quote(name)!r} cannot be the name of a file in an entry")
+    if len(name) > NAME_LIMIT:
+        raise TreeError(f"the name {quote(name[:40])!r}… is longer than {NAME_LIMIT} bytes")
+
+
+def check_target(path: bytes, target: bytes) -> None:
+    """Raises TreeError unless a link at `path` with `target` stays inside the tree.
+
+    Judged by the text alone: '..' may never climb above the root at any step, so the answer
+    does not depend on what other links there are.
+    """
+    if not target or target.startswith(b"/") or b"\0" in target or len(target) > TARGET_LIMIT:
+        raise TreeError(f"the link {quote(path)!r} has a target that leaves it: {quote(target)!r}")
+    depth = path.count(b"/")
+    for part in target.split(b"/"):
+        if part == b"..":
+            depth -= 1
+        elif part not in (b"", b"."):
+            depth += 1
+        if depth < 0:
+            raise TreeError(
+                f"the link {quote(path)!r} has a target that leaves it: {quote(target)!r}"
+            )
+
+
+def folded(name: bytes) -> bytes:
+    """What a file system that ignores case and normal forms makes of a name."""
+    if name.isascii():
+        return name.lower()
+    text = name.decode("utf-8", "surrogateescape")
+    return unicodedata.normalize("NFC", text).casefold().encode("utf-8", "surrogateescape")
+
+
+def digest(nodes: Iterable[Node]) -> bytes:
+    """The digest of a tree's root folder, from its nodes in any order.
+
+    Raises:
+        TreeError: a bad name or link, a path given twice or below a file, a missing folder, two
+            names in one folder that are equal without case or in another normal form.
+    """
+    children: dict[bytes, dict[bytes, Node]] = {b"": {}}
+    listed: list[tuple[bytes, Node]] = []
+    for node in nodes:
+        path = unquote(node.path)
+        listed.append((path, node))
+        if isinstance(node, Folder):
+            if path in children:
+                raise TreeError(f"{node.path!r} is in the tree twice")
+            children[path] = {}
+    for path, node in listed:
+        parent, _, name = path.rpartition(b"/")
+        check_name(name)
+        siblings = children.get(parent)
+        if siblings is None:
+            raise TreeError(f"{node.path!r} is in the tree, its folder is not")
+        if name in siblings:
+            raise TreeError(f"{node.path!r} is in the tree twice")
+        if isinstance(node, Link):
+            check_target(path, unquote(node.target))
+        siblings[name] = node
+    return _directory_digest(b"", children)
+
+
+def _directory_digest(path: bytes, children: Mapping[bytes, Mapping[bytes, Node]]) -> bytes:
+    parts: list[bytes] = []
+    seen: set[bytes] = set()
+    siblings = children[path]
+    for name in sorted(siblings):
+        key = folded(name)
+        if key in seen:
+            raise TreeError(
+                f"two names in {quote(path) or 'the root'!r} differ in case or normal form alone: "
+                f"{quote(name)!r}"
+            )
+        seen.add(key)
+        node = siblings[name]
+        head = len(name).to_bytes(4, "little") + name
+        if isinstance(node, File):
+            kind = b"x" if node.executable else b"f"
+            parts += (kind, head, node.size.to_bytes(8, "little"), bytes.fromhex(node.digest))
+        elif isinstance(node, Link):
+            target = unquote(node.target)
+            parts += (b"l", head, len(target).to_bytes(4, "little"), target)
+        else:
+            below = path + b"/" + name if path else name
+            parts += (b"d", head, _directory_digest(below, children))
+    return derive(DIRECTORY_CONTEXT, *parts)
+
+
+def tree_id(name: str, nodes: Iterable[Node]) -> EntryId:
+    """The id of a tree entry: its name and its root's digest."""
+    raw = name.encode()
+    check_name(raw)
+    return EntryId(derive(TREE_CONTEXT, len(raw).to_bytes(4, "little"), raw, digest(nodes)).hex())
+
+
+def set_id(members: Iterable[EntryId]) -> EntryId:
+    """The id of a set entry: its members in ascending order, each once."""
+    return EntryId(derive(SET_CONTEXT, *(bytes.fromhex(m) for m in sorted(set(members)))).hex())

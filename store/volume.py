@@ -1,0 +1,111 @@
+"""The volume: where everything of cvs lies, and what one may expect of its file system.
+
+    store/<hash>/               an entry: manifest.json and content; immutable
+    tmp/<uuid>/                 staging, on the same file system
+    leases/<id>.json            what a running process needs; its heartbeat is a folder beside it
+    profiles/<version>/<n>.json a generation record; the same document as a lease
+    profiles/<version>/<n>/     its view
+    profiles/<version>/<n>.link → <n>, the link that `current` is flipped with
+    profiles/<version>/current  → <n>
+    state/<version>/            user, input, output, temp, custom_nodes; survives switches
+    models/                     the user's own loose models
+    pins/<name>.json            permanent roots
+    refs/<kind>/<key>           → entry id: every input of a resolution; may be lost
+    resolved/<version>.lock.json
+    condemned/<hash>  gc/<id>/  a collection in progress, and its trash
+    format                      layout version of this volume
+
+Nothing inside holds an absolute path of the volume: it is mounted at different places.
+"""
+
+import os
+
+from cvs.store import fs
+from cvs.store.errors import StoreError
+
+#: The layout that this code writes; a volume with a newer one is left alone.
+LAYOUT = 1
+
+_FOLDERS = ("store", "tmp", "leases", "profiles", "state", "models", "pins", "refs", "resolved")
+
+#: How long a read may be stale, in seconds: none on a disk of this host, the caches of a network
+#: file system's clients elsewhere.
+STALE_LOCAL = 0.0
+STALE_NETWORK = 10.0
+
+
+class Volume:
+    """The folder that COMFY_CACHE_ROOT names. Constructing one touches nothing."""
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.abspath(root)
+        self.store = os.path.join(self.root, "store")
+        self.tmp = os.path.join(self.root, "tmp")
+        self.leases = os.path.join(self.root, "leases")
+        self.profiles = os.path.join(self.root, "profiles")
+        self.state = os.path.join(self.root, "state")
+        self.models = os.path.join(self.root, "models")
+        self.pins = os.path.join(self.root, "pins")
+        self.refs = os.path.join(self.root, "refs")
+        self.resolved = os.path.join(self.root, "resolved")
+        self.condemned = os.path.join(self.root, "condemned")
+        self._filesystem: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Volume({self.root!r})"
+
+    @property
+    def filesystem(self) -> str:
+        """The type of the file system, as mountinfo names it; "" where that is unknown."""
+        if self._filesystem is None:
+            self._filesystem = fs.filesystem_of(self.root)
+        return self._filesystem
+
+    @property
+    def staleness(self) -> float:
+        """Seconds by which a read may lag behind another host's change (D in docs/design.md)."""
+        return STALE_LOCAL if self.filesystem in fs.SYNCFS_TYPES else STALE_NETWORK
+
+    def exists(self) -> bool:
+        """Whether the volume has been set up."""
+        return os.path.exists(os.path.join(self.root, "format"))
+
+    def check(self) -> None:
+        """Refuses a layout that this code does not know.
+
+        Raises:
+            StoreError: the volume was written by a newer cvs, or its format file is damaged.
+        """
+        path = os.path.join(self.root, "format")
+        try:
+            with open(path, encoding="ascii") as file:
+                text = file.read(100)
+        except FileNotFoundError:
+            return
+        except UnicodeDecodeError:
+            text = "?"
+        word, _, number = text.strip().partition(" ")
+        if word != "cvs-layout" or not number.isdecimal():
+            raise StoreError(f"{path} is not the format file of a cvs volume: {text.strip()!r}")
+        if int(number) > LAYOUT:
+            raise StoreError(
+                f"{self.root} has layout {number}, this cvs knows up to {LAYOUT}: "
+                "nothing was changed",
+                hint="update cvs",
+            )
+
+    def prepare(self) -> None:
+        """Makes the folders and the format file; does nothing where they are.
+
+        Raises:
+            StoreError: as `check`.
+        """
+        self.check()
+        for name in _FOLDERS:
+            fs.makedirs(os.path.join(self.root, name))
+        if self.exists():
+            return
+        # Last, so that a volume with a format file is whole; two hosts write the same bytes.
+        staged = os.path.join(self.tmp, fs.unique())
+        fs.write_synced(staged, f"cvs-layout {LAYOUT}\n".encode())
+        fs.rename(staged, os.path.join(self.root, "format"))
