@@ -1,0 +1,83 @@
+"""What all tests share: a clean process environment, a volume, its store, one small entry."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from cvs.store import fs
+from cvs.store.digest import EntryId
+from cvs.store.entries import Store
+from cvs.store.volume import Volume
+
+# Disk, quota and other processes decide how long one example takes: a deadline would only flake.
+hypothesis.settings.register_profile("cvs", deadline=None, database=None, max_examples=60)
+hypothesis.settings.load_profile("cvs")
+
+#: Beginnings of the variables that steer cvs or the libraries below it.
+_STEERING = (
+    *("AWS_", "CIVITAI_", "CLOUDSDK_", "COMFY_", "COMFYUI_", "CVS_", "GCE_", "GCS_", "GIT_"),
+    *("GITHUB_", "GOOGLE_", "HF_", "HUGGING_FACE_", "HUGGINGFACE_", "MODELS_DIR", "PIP_"),
+    *("PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE", "RUNPOD_", "S3_", "UV_", "XDG_"),
+    *("NO_COLOR", "FORCE_COLOR", "NETRC"),
+)
+_KEPT = ("CVS_REAL_", "GIT_SSL_CAINFO")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No test sees or changes the home, the settings or the credentials of who runs it."""
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(_STEERING) and not name.startswith(_KEPT):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / ".local/share"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / ".local/state"))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Test")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "test@example.org")
+
+
+@pytest.fixture(autouse=True)
+def no_observer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that sets `fs.observer` through monkeypatch leaves none behind."""
+    monkeypatch.setattr(fs, "observer", None)
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Volume:
+    """A prepared volume of its own."""
+    made = Volume(str(tmp_path / "cache"))
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+def store(volume: Volume) -> Store:
+    """The store of `volume`."""
+    return Store(volume)
+
+
+@pytest.fixture
+def small(store: Store) -> Callable[..., EntryId]:
+    """Publishes a small tree: `small("node")`, `small("node", {"a.py": b"1"}, store=other)`."""
+
+    def publish(
+        name: str = "small", files: dict[str, bytes] | None = None, store: Store = store
+    ) -> EntryId:
+        with store.stage() as stage:
+            writer = stage.tree(name)
+            for path, data in (files or {"file.txt": b"hello\n"}).items():
+                writer.write(path.encode(), data)
+            return store.publish(writer.finish(origin=name))[0]
+
+    return publish
