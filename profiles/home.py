@@ -1,0 +1,71 @@
+"""COMFY_HOME: one symlink to a version's `current`, where people look for `main.py`."""
+
+import datetime
+import os
+
+from cvs.profiles import state
+from cvs.profiles.generations import Profile
+from cvs.store import fs
+from cvs.store.errors import InputError
+
+#: What of a real ComfyUI folder people would miss.
+_PRECIOUS = ("output", "user", "input", "models", "custom_nodes")
+
+
+def target(home: str, profile: Profile) -> str:
+    """What the link at `home` must say."""
+    return state.link_target(profile.current_link, os.path.dirname(home), profile.volume)
+
+
+def check(home: str, *, replace: bool) -> None:
+    """Refuses a COMFY_HOME that the link may not take the place of.
+
+    Raises:
+        InputError: a real folder or file is there and `replace` is not given.
+    """
+    if os.path.islink(home) or not os.path.lexists(home) or replace:
+        return
+    if os.path.isdir(home) and not os.listdir(home):
+        return
+    kept = [name for name in _PRECIOUS if os.path.isdir(os.path.join(home, name))]
+    inside = f" with {', '.join(kept)} in it" if kept else ""
+    raise InputError(
+        f"COMFY_HOME {home} is a real {'folder' if os.path.isdir(home) else 'file'}{inside}, "
+        "not a link of cvs",
+        hint="--replace moves it aside and keeps it, --target DIR names another place",
+    )
+
+
+def point(home: str, profile: Profile, *, replace: bool) -> str | None:
+    """Points COMFY_HOME at the version; returns where a real folder was moved, if one was.
+
+    Raises:
+        InputError: as `check`.
+    """
+    check(home, replace=replace)
+    wanted = target(home, profile)
+    fs.makedirs(os.path.dirname(home))
+    moved = None
+    if os.path.islink(home):
+        if os.readlink(home) == wanted:
+            return None
+    elif os.path.isdir(home) and not os.listdir(home):
+        fs.rmdir(home)
+    elif os.path.lexists(home):
+        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        moved = f"{home}.before-cvs-{stamp}"
+        fs.rename(home, moved)
+    fs.replace_symlink(wanted, home)
+    return moved
+
+
+def version_at(home: str, profiles: str) -> str | None:
+    """The version that a link at `home` leads to, if it leads into profiles/."""
+    if not os.path.islink(home):
+        return None
+    path = os.path.join(os.path.dirname(os.path.abspath(home)), os.readlink(home))
+    parent, name = os.path.split(os.path.normpath(path))
+    folder, version = os.path.split(parent)
+    if name == "current" and os.path.realpath(folder) == os.path.realpath(profiles):
+        return version
+    return None

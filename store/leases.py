@@ -1,0 +1,156 @@
+"""Leases: what a running process needs, said before it relies on anything.
+
+The order is the whole point (docs/design.md): first the lease for the entire closure, then the
+check that every entry is there and none is condemned. Whoever collects reads leases after
+marking, so either it sees the lease or the holder sees the mark.
+
+A lease is a file `leases/<id>.json`; its heartbeat is a folder `leases/<id>` beside it, whose
+time the holder renews. A lease ends by being renamed away or unlinked, never by a clock.
+"""
+
+import errno
+import os
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from cvs.store import fs
+from cvs.store.digest import EntryId
+from cvs.store.entries import Store
+from cvs.store.errors import StoreError
+from cvs.store.record import Record, encode
+from cvs.store.volume import Volume
+
+#: Seconds between two renewals of a heartbeat.
+HEARTBEAT = 60.0
+
+#: How long to wait for a collection that has marked an entry, in seconds, and how often to look.
+PATIENCE = 120.0
+POLL = 0.2
+
+
+class LeaseLost(StoreError):
+    """The lease was expired by someone else; start again from the lease."""
+
+
+class Lease:
+    """A lease that is held; use as a context manager, which drops it."""
+
+    def __init__(self, volume: Volume, name: str) -> None:
+        self.name = name
+        self.path = os.path.join(volume.leases, f"{name}.json")
+        self.heartbeat = os.path.join(volume.leases, name)
+        self._volume = volume
+        self._stop = threading.Event()
+
+    @classmethod
+    def take(cls, volume: Volume, record: Record) -> Self:
+        """Writes a lease; on return it is visible to every later reader."""
+        lease = cls(volume, fs.unique())
+        staged = os.path.join(volume.tmp, f"{lease.name}.json")
+        try:
+            fs.write_synced(staged, encode(record), 0o444)
+            fs.mkdir(lease.heartbeat)
+            fs.rename(staged, lease.path)
+        except BaseException:
+            fs.remove_tree(staged)
+            lease.drop()
+            raise
+        return lease
+
+    @classmethod
+    def of_generation(cls, volume: Volume, path: str) -> Self:
+        """A lease on what a generation consists of, without writing a byte of data.
+
+        Raises:
+            FileNotFoundError: the generation is gone.
+        """
+        lease = cls(volume, fs.unique())
+        fs.mkdir(lease.heartbeat)
+        try:
+            fs.link(path, lease.path)
+        except BaseException:
+            lease.drop()
+            raise
+        return lease
+
+    def publish(self, folder: str, number: int) -> int:
+        """Gives the lease's record a permanent name, `folder/<n>.json`, and returns n.
+
+        Begins at `number` and counts up past names that others took meanwhile.
+
+        Raises:
+            LeaseLost: the lease was expired before.
+        """
+        while True:
+            target = os.path.join(folder, f"{number}.json")
+            try:
+                fs.link(self.path, target)
+                return number
+            except OSError as error:
+                if self._is_same(target):
+                    # The link was made and the answer was lost.
+                    return number
+                if error.errno == errno.EEXIST:
+                    number += 1
+                elif error.errno == errno.ENOENT:
+                    raise LeaseLost(f"the lease {self.name} was expired by another host") from None
+                else:
+                    raise
+
+    def _is_same(self, target: str) -> bool:
+        try:
+            return os.path.samestat(os.lstat(self.path), os.lstat(target))
+        except OSError:
+            return False
+
+    def keep_alive(self) -> None:
+        """Renews the heartbeat from a thread until the lease is dropped."""
+
+        def renew() -> None:
+            while not self._stop.wait(HEARTBEAT):
+                try:
+                    fs.touch(self.heartbeat)
+                except OSError:
+                    # A stall of the volume passes; a lease that is gone needs no heartbeat.
+                    continue
+
+        threading.Thread(target=renew, name="lease-heartbeat", daemon=True).start()
+
+    def drop(self) -> None:
+        """Ends the lease; one that is gone already is fine."""
+        self._stop.set()
+        fs.remove_tree(self.path)
+        fs.remove_tree(self.heartbeat)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.drop()
+
+
+def missing(store: Store, entries: tuple[EntryId, ...]) -> list[EntryId]:
+    """Which entries of a closure are not there to rely on; asked only under a lease for it.
+
+    Waits for marks of a collection to clear.
+
+    Raises:
+        StoreError: a mark did not clear.
+    """
+    deadline = time.monotonic() + PATIENCE
+    for entry in entries:
+        while store.condemned(entry):
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"entry {entry[:16]} is held by a collection that does not end",
+                    hint="if no `cvs gc` runs anywhere, `cvs gc` clears what a dead one left",
+                )
+            time.sleep(POLL)
+    return [entry for entry in entries if not store.has(entry)]

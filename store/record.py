@@ -1,0 +1,78 @@
+"""The record: a list of entries that something needs, and the links that a view makes of them.
+
+A lease and a generation are the same document, byte for byte: publishing a generation is making
+a hard link of its lease. Its number is its file name only.
+"""
+
+import msgspec
+
+from cvs.store.digest import EntryId, is_id
+from cvs.store.errors import StoreError
+
+FORMAT = 1
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One path of a view and what lies there."""
+
+    path: str
+    """Relative to the view; "" for the tree that the view itself shows."""
+    target: str
+    """Relative to store/: `<hash>/<name>`."""
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What one generation of a version consists of; immutable."""
+
+    format: int = FORMAT
+    version: str
+    created: str
+    host: str
+    """Who made it; advice."""
+    parts: dict[str, str]
+    """One digest per part of the spec that it was made from."""
+    entries: tuple[EntryId, ...]
+    """The closure, in ascending order."""
+    wheel_set: EntryId
+    python: str
+    """The interpreter that the wheel set is for, `cpython-3.11`."""
+    links: tuple[Place, ...]
+    lock: str
+    """BLAKE3 of the lock's bytes; advice."""
+
+    def same_content(self, other: "Record") -> bool:
+        """Whether a view and environment of both would be the same."""
+        return (self.entries, self.links, self.wheel_set, self.python) == (
+            other.entries,
+            other.links,
+            other.wheel_set,
+            other.python,
+        )
+
+
+_DECODER = msgspec.json.Decoder(Record)
+
+
+def encode(record: Record) -> bytes:
+    """The bytes of a record: JSON on one line and a final newline."""
+    return msgspec.json.encode(record) + b"\n"
+
+
+def read(path: str) -> Record:
+    """Reads a record.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        StoreError: it is damaged, or newer than this code.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        record = _DECODER.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise StoreError(f"{path} is not a record: {error}") from None
+    if record.format > FORMAT:
+        raise StoreError(f"{path} has format {record.format}, this cvs reads up to {FORMAT}")
+    if not all(map(is_id, record.entries)):
+        raise StoreError(f"{path} is not a record: an entry is not a hash")
+    return record
