@@ -1,0 +1,229 @@
+"""The interpreter that an environment is made for: finding one and learning what it accepts.
+
+The store holds no interpreter. A lock says which one its wheels were chosen for; implementation,
+minor version, ABI and platform must match at use.
+"""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+
+import msgspec
+import packaging
+
+from cvs.store.errors import InputError
+from cvs.versions.lock import Interpreter
+
+#: Longer than any interpreter takes to start, shorter than a user's patience, in seconds.
+_TIMEOUT = 60
+
+#: Run inside the interpreter, which may be as old as Python 3.8 and may lack every package:
+#: `packaging` is lent to it, behind whatever it has itself. `_base_executable` leads from a
+#: virtual environment to the interpreter that it was made from.
+_PROBE = """
+import sys
+sys.path.append(sys.argv[1])
+import json, os, platform, sysconfig
+from packaging import tags
+ordered = list(tags.sys_tags())
+libc = " ".join(platform.libc_ver()).strip()
+executable = getattr(sys, "_base_executable", None) or sys.executable
+if not os.path.exists(executable):
+    executable = os.path.join(sys.base_prefix, "bin", "python%d.%d" % sys.version_info[:2])
+print(json.dumps({
+    "implementation": sys.implementation.name,
+    "version": platform.python_version(),
+    "abi": ordered[0].abi,
+    "platform": sysconfig.get_platform().replace("-", "_").replace(".", "_"),
+    "libc": libc,
+    "tags": [str(tag) for tag in ordered],
+    "cache_tag": sys.implementation.cache_tag or "",
+    "executable": os.path.abspath(executable),
+}))
+"""
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """What one interpreter says of itself."""
+
+    implementation: str
+    version: str
+    abi: str
+    platform: str
+    libc: str
+    tags: tuple[str, ...]
+    """Wheel tags that it accepts, the best first, such as `cp311-cp311-manylinux_2_28_x86_64`."""
+    cache_tag: str
+    """What its bytecode files are called after, such as `cpython-311`."""
+    executable: str
+    """The interpreter itself, absolute; where a virtual environment was probed, its base."""
+
+    @property
+    def interpreter(self) -> Interpreter:
+        """What a lock keeps of it."""
+        return Interpreter(
+            implementation=self.implementation,
+            version=self.version,
+            abi=self.abi,
+            platform=self.platform,
+            libc=self.libc,
+        )
+
+    def rank(self, file: str) -> int | None:
+        """How well a wheel of this file name fits: 0 is best, None is not at all."""
+        return _rank(self.tags, file)
+
+
+def find(version: str | None, comfy_python: str | None = None) -> str:
+    """The path of an interpreter of that version, never that of a virtual environment.
+
+    In order: `comfy_python` (COMFY_PYTHON), the one that runs cvs, `python3.X` on PATH, those
+    that uv manages. Nothing is downloaded.
+
+    Args:
+        version: `3.12` or `3.12.1`; None for any.
+        comfy_python: a path or a command; if given, no other is considered.
+
+    Raises:
+        InputError: there is none, or `comfy_python` does not run or has another version.
+    """
+    if comfy_python:
+        found = shutil.which(comfy_python) or comfy_python
+        probed = probe(os.path.abspath(found))
+        if not _fits(version, probed.version):
+            raise InputError(
+                f"COMFY_PYTHON is Python {probed.version} ({comfy_python}), "
+                f"the spec asks for {version}"
+            )
+        return probed.executable
+    for candidate in _candidates(version):
+        try:
+            probed = probe(candidate)
+        except InputError:
+            # What a search comes across may be anything, such as the shim of a version manager.
+            continue
+        if _fits(version, probed.version):
+            return probed.executable
+    raise InputError(
+        f"no Python {version} found" if version else "no Python found",
+        hint="set COMFY_PYTHON to the path of one, or install it with `uv python install`",
+    )
+
+
+def _candidates(version: str | None) -> list[str]:
+    found = [getattr(sys, "_base_executable", None) or sys.executable]
+    if _fits(version, ".".join(map(str, sys.version_info[:3]))) and found[0]:
+        return found
+    if version:
+        name = "python" + ".".join(version.split(".")[:2])
+        for folder in os.get_exec_path():
+            path = os.path.join(folder, name)
+            if os.access(path, os.X_OK):
+                found.append(path)
+        found.extend(_managed(version))
+    return found
+
+
+def _managed(version: str) -> list[str]:
+    """The interpreter of that version that uv installed earlier, if there is one."""
+    import uv
+
+    command = [uv.find_uv_bin(), "python", "find", "--no-python-downloads", "--managed-python"]
+    command += ["--no-config", "--no-project", version]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [done.stdout.strip()] if done.returncode == 0 and done.stdout.strip() else []
+
+
+@functools.cache
+def probe(path: str) -> Probe:
+    """Asks an interpreter what it is, once in the life of this process.
+
+    Raises:
+        InputError: it does not run, or is none.
+    """
+    lent = os.path.dirname(os.path.dirname(os.path.abspath(packaging.__file__)))
+    try:
+        done = subprocess.run(
+            [path, "-I", "-c", _PROBE, lent],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError:
+        raise InputError(f"there is no interpreter at {path}") from None
+    except OSError as error:
+        raise InputError(f"the interpreter {path} does not run: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise InputError(f"the interpreter {path} did not answer in {_TIMEOUT} s") from None
+    try:
+        return msgspec.json.decode(done.stdout, type=Probe)
+    except msgspec.DecodeError:
+        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise InputError(f"{path} is not a usable Python interpreter: {said}") from None
+
+
+def check(locked: Interpreter, probed: Interpreter) -> str | None:
+    """Compares the interpreter of a lock with the one at hand.
+
+    Returns:
+        A warning where only the patch version differs, else None.
+
+    Raises:
+        InputError: implementation, minor version, ABI or platform differ.
+    """
+    for what, want, have in (
+        ("implementation", locked.implementation, probed.implementation),
+        ("version", _minor(locked.version), _minor(probed.version)),
+        ("ABI", locked.abi, probed.abi),
+        ("platform", locked.platform, probed.platform),
+    ):
+        if want != have:
+            raise InputError(
+                f"the lock is for {_describe(locked)}, "
+                f"this interpreter is {_describe(probed)}: another {what}",
+                hint="set COMFY_PYTHON to a fitting interpreter, or lock again",
+            )
+    if locked.version != probed.version:
+        return f"the lock was made with Python {locked.version}, this is {probed.version}"
+    return None
+
+
+def _describe(interpreter: Interpreter) -> str:
+    name = interpreter.implementation
+    return f"{name} {interpreter.version} ({interpreter.abi}, {interpreter.platform})"
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def _fits(wanted: str | None, version: str) -> bool:
+    if wanted is None:
+        return True
+    parts = wanted.split(".")
+    return version.split(".")[: len(parts)] == parts
+
+
+@functools.lru_cache(maxsize=8)
+def _ranks(tags: tuple[str, ...]) -> dict[str, int]:
+    return {tag: rank for rank, tag in reversed(list(enumerate(tags)))}
+
+
+def _rank(tags: tuple[str, ...], file: str) -> int | None:
+    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+    try:
+        own = parse_wheel_filename(file)[3]
+    except InvalidWheelFilename:
+        return None
+    ranks = _ranks(tags)
+    return min((ranks[str(tag)] for tag in own if str(tag) in ranks), default=None)

@@ -1,0 +1,203 @@
+"""Requirement files of the core and of custom nodes, read without being followed anywhere.
+
+Pure. What can be locked is a name with a range, or the https URL of a wheel; whatever else such
+a file may say (options, editable installs, local paths, repositories) is listed as ignored.
+"""
+
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+from packaging.requirements import InvalidRequirement
+from packaging.requirements import Requirement as Parsed
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+from cvs.store.errors import InputError
+
+#: How deep `-r` may nest; deeper is a loop that grows or a joke.
+_DEPTH = 8
+
+_COMMENT = re.compile(r"(^|\s+)#.*$")
+_HASH = re.compile(r"\s--hash[=\s]\S+")
+_OPTION_AFTER = re.compile(r"\s+--?[A-Za-z].*$")
+_INCLUDE = re.compile(r"^(?:-r|--requirement)(?:\s*=\s*|\s*)(?P<file>.+)$")
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
+
+
+class Requirement(msgspec.Struct, frozen=True):
+    """One line that asks for a package."""
+
+    text: str
+    """As packaging writes it: `numpy>=2; python_version >= "3.11"`, `x @ https://…/x-1-….whl`."""
+    requirer: str
+    """Who asks: `ComfyUI`, a node's name, `python_packages`."""
+    where: str
+    """File and line for messages: `ComfyUI/requirements.txt:3`."""
+
+
+class Requirements(msgspec.Struct, frozen=True):
+    """What requirement files ask for, in their order."""
+
+    wanted: tuple[Requirement, ...] = ()
+    ignored: tuple[str, ...] = ()
+    """Lines that were not followed, as `requirer: line`, without credentials."""
+
+    def __add__(self, other: "Requirements") -> "Requirements":
+        return Requirements(self.wanted + other.wanted, self.ignored + other.ignored)
+
+
+def parse(
+    data: bytes,
+    *,
+    requirer: str,
+    file: str = "requirements.txt",
+    read: Callable[[str], bytes | None] = lambda _: None,
+) -> Requirements:
+    """Reads a requirements file.
+
+    Args:
+        data: the bytes of the file.
+        requirer: the core's or node's name.
+        file: its path in the requirer's tree.
+        read: gives the bytes of another file of the same tree, None if there is none.
+
+    Raises:
+        InputError: a line that is no requirement, or a `-r` that leads nowhere, out of the tree
+            or in a circle; names file and line.
+    """
+    wanted: list[Requirement] = []
+    ignored: list[str] = []
+    _read(data, requirer, file, read, (file,), wanted, ignored)
+    return Requirements(tuple(wanted), tuple(ignored))
+
+
+def packages(lines: Iterable[str], *, requirer: str = "python_packages") -> Requirements:
+    """Reads requirements that a user wrote by hand: each must be one that can be locked.
+
+    Raises:
+        InputError: one is not; names it.
+    """
+    wanted = []
+    for number, line in enumerate(lines):
+        where = f"{requirer}[{number}]"
+        text, reason = _requirement(line.strip(), where)
+        if reason:
+            raise InputError(f"{where}: {_clean(line)!r} {reason}: only wheels can be locked")
+        wanted.append(Requirement(text, requirer, where))
+    return Requirements(tuple(wanted))
+
+
+def _read(
+    data: bytes,
+    requirer: str,
+    file: str,
+    read: Callable[[str], bytes | None],
+    open_files: tuple[str, ...],
+    wanted: list[Requirement],
+    ignored: list[str],
+) -> None:
+    for number, line in _logical_lines(_decode(data, f"{requirer}/{file}")):
+        where = f"{requirer}/{file}:{number}"
+        included = _INCLUDE.match(line)
+        if included:
+            path = _inside(file, included["file"].strip().strip("'\""), where)
+            if path in open_files or len(open_files) >= _DEPTH:
+                raise InputError(f"{where}: -r {path} includes itself")
+            other = read(path)
+            if other is None:
+                raise InputError(f"{where}: there is no {path} in {requirer}")
+            _read(other, requirer, path, read, (*open_files, path), wanted, ignored)
+        elif line.startswith("-"):
+            ignored.append(f"{requirer}: {_clean(line)}")
+        else:
+            text, reason = _requirement(line, where)
+            if reason:
+                ignored.append(f"{requirer}: {_clean(line)}")
+            else:
+                wanted.append(Requirement(text, requirer, where))
+
+
+def _decode(data: bytes, where: str) -> str:
+    for mark, encoding in ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+        if data.startswith(mark):
+            break
+    else:
+        encoding = "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where} is not text (byte {error.start})") from None
+
+
+def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Lines without comments and continuations, with the number of the first line of each."""
+    start = 0
+    parts: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not parts:
+            start = number
+        if line.endswith("\\") and not line.lstrip().startswith("#"):
+            parts.append(line[:-1])
+            continue
+        parts.append(line)
+        whole = _COMMENT.sub("", " ".join(parts)).strip()
+        parts = []
+        if whole:
+            yield start, whole
+    rest = _COMMENT.sub("", " ".join(parts)).strip()
+    if rest:
+        yield start, rest
+
+
+def _inside(file: str, other: str, where: str) -> str:
+    """The path of `other`, which `file` names, relative to the tree."""
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(file), other))
+    if posixpath.isabs(other) or path == ".." or path.startswith("../") or _SCHEME.match(other):
+        raise InputError(f"{where}: -r {_clean(other)} is not a file of the same tree")
+    return path
+
+
+def _requirement(line: str, where: str) -> tuple[str, str]:
+    """The requirement of a line, or why it cannot be locked.
+
+    Raises:
+        InputError: the line is no requirement at all.
+    """
+    line = _OPTION_AFTER.sub("", _HASH.sub("", line)).strip()
+    if _SCHEME.match(line):
+        # A bare URL; only the name of a wheel says which package it is.
+        return _wheel_url(line)
+    if line.startswith((".", "/", "~")) or ("/" in line and "@" not in line):
+        return "", "is a local path"
+    try:
+        parsed = Parsed(line)
+    except InvalidRequirement as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{where}: {_clean(line)!r} is not a requirement: {reason}") from None
+    if parsed.url:
+        text, reason = _wheel_url(parsed.url)
+        return text and str(parsed), reason
+    return str(parsed), ""
+
+
+def _wheel_url(url: str) -> tuple[str, str]:
+    if url.startswith(("git+", "hg+", "svn+", "bzr+")):
+        return "", "is a repository"
+    parts = urlsplit(url)
+    if parts.scheme != "https":
+        return "", "is not an https URL"
+    if not parts.path.endswith(".whl"):
+        return "", "is not the URL of a wheel"
+    try:
+        name = parse_wheel_filename(unquote(posixpath.basename(parts.path)))[0]
+    except InvalidWheelFilename:
+        return "", "is not the URL of a wheel"
+    return f"{name} @ {url}", ""
+
+
+def _clean(text: str) -> str:
+    """The text without user names, passwords and tokens in URLs."""
+    return _CREDENTIALS.sub("", text)
