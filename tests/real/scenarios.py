@@ -26,6 +26,8 @@ SHOWN = ("EmptyImage", "ImageInvert", "SaveImage", "PreviewImage", "LoadImage")
 BROKEN_NODE = "cvs_rig_broken"
 SLOW_NODE = "CvsRigSlow"
 
+UPLOADED = {"png": {"width": 4, "height": 4, "color": "#00ff80"}}
+
 FILES: dict[str, dict[str, Any]] = {
     "input/cvs.png": {"png": {"width": 4, "height": 2, "color": "#102030"}},
     "input/not-a-picture.png": {"text": "not a picture\n"},
@@ -246,28 +248,27 @@ SCENARIOS = (
         "load-image",
         "an uploaded picture goes through LoadImage",
         (
-            upload("cvs-upload.png", {"png": {"width": 4, "height": 4, "color": "#00ff80"}}),
-            upload("cvs-upload.png", {"png": {"width": 4, "height": 4, "color": "#00ff80"}}),
-            upload("cvs-upload.png", {"png": {"width": 4, "height": 4, "color": "#ff0080"}}),
+            # Into folders of their own, for `object-info` lists what lies in `input` itself.
+            upload("a.png", UPLOADED, subfolder="cvs"),
+            upload("a.png", UPLOADED, subfolder="cvs"),
+            upload("a.png", {"png": {**UPLOADED["png"], "color": "#ff0080"}}, subfolder="cvs"),
             upload(
-                "cvs-upload.png",
-                {"png": {"width": 4, "height": 4, "color": "#0080ff"}},
+                "a.png",
+                {"png": {**UPLOADED["png"], "color": "#0080ff"}},
+                subfolder="cvs",
                 overwrite="true",
             ),
-            upload(
-                "cvs-upload.png",
-                {"png": {"width": 4, "height": 4, "color": "#123456"}},
-                subfolder="cvs-sub",
-                type="input",
-            ),
+            upload("a.png", UPLOADED, subfolder="cvs/deeper", type="input"),
+            upload("a.png", UPLOADED, subfolder="cvs", type="temp"),
+            upload("a.png", UPLOADED, subfolder="../.."),
             *run(
                 {
-                    "1": node("LoadImage", image="cvs-upload.png"),
+                    "1": node("LoadImage", image="cvs/a.png"),
                     "2": node("SaveImage", images=["1", 0], filename_prefix="cvs/loaded"),
                 }
             ),
             view("loaded_00001_.png", "cvs", picture=True),
-            view("cvs-upload.png", "", "input", picture=True),
+            view("a.png", "cvs", "input", picture=True),
         ),
     ),
     Scenario(
