@@ -38,6 +38,11 @@ class CheckpointLoaderSimple:
         return {"required": {"ckpt_name": (names, {"tooltip": "The file to load."})}}
 
     RETURN_TYPES = ("MODEL", "CLIP", "VAE")
+    OUTPUT_TOOLTIPS = (
+        "The model used for denoising latents.",
+        "The CLIP model used for encoding text prompts.",
+        "The VAE model used for encoding and decoding images to and from latent space.",
+    )
     FUNCTION = "load_checkpoint"
     CATEGORY = "loaders"
     DESCRIPTION = "Loads a checkpoint: the model, its text encoder and its image decoder."
@@ -147,6 +152,62 @@ class VAEDecode:
 
     def decode(self, vae: comfy.sd.Weights, samples: dict[str, Any]) -> tuple[Images]:
         return (comfy.sd.decode(vae, samples["samples"]),)
+
+
+class VAEEncode:
+    """Makes a latent image of one: that is, remembers which it was."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"pixels": ("IMAGE",), "vae": ("VAE",)}}
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "encode"
+    CATEGORY = "latent"
+
+    def encode(self, vae: comfy.sd.Weights, pixels: Images) -> tuple[Any]:
+        return ({"samples": comfy.sd.encode(vae, pixels)},)
+
+
+class SaveLatent:
+    """Writes a latent image to a safetensors file."""
+
+    def __init__(self) -> None:
+        self.output_dir = folder_paths.get_output_directory()
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "samples": ("LATENT",),
+                "filename_prefix": ("STRING", {"default": "latents/ComfyUI"}),
+            },
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
+
+    RETURN_TYPES = ()
+    FUNCTION = "save"
+    OUTPUT_NODE = True
+    CATEGORY = "_for_testing"
+
+    def save(
+        self,
+        samples: dict[str, Any],
+        filename_prefix: str = "ComfyUI",
+        prompt: Any = None,
+        extra_pnginfo: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, self.output_dir
+        )
+        metadata = {}
+        if not args.disable_metadata:
+            metadata["prompt"] = json.dumps(prompt) if prompt is not None else ""
+            metadata |= {key: json.dumps(value) for key, value in (extra_pnginfo or {}).items()}
+        file = f"{name}_{counter:05}_.latent"
+        with open(os.path.join(folder, file), "wb") as stream:
+            stream.write(comfy.sd.latent_file(samples["samples"], metadata))
+        return {"ui": {"latents": [{"filename": file, "subfolder": subfolder, "type": "output"}]}}
 
 
 class SaveImage:
@@ -351,6 +412,7 @@ NODE_CLASS_MAPPINGS: dict[str, Any] = {
     "CheckpointLoaderSimple": CheckpointLoaderSimple,
     "CLIPTextEncode": CLIPTextEncode,
     "VAEDecode": VAEDecode,
+    "VAEEncode": VAEEncode,
     "EmptyLatentImage": EmptyLatentImage,
     "SaveImage": SaveImage,
     "PreviewImage": PreviewImage,
@@ -358,6 +420,7 @@ NODE_CLASS_MAPPINGS: dict[str, Any] = {
     "ImageScale": ImageScale,
     "ImageInvert": ImageInvert,
     "EmptyImage": EmptyImage,
+    "SaveLatent": SaveLatent,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
@@ -365,12 +428,14 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "CheckpointLoaderSimple": "Load Checkpoint",
     "CLIPTextEncode": "CLIP Text Encode (Prompt)",
     "VAEDecode": "VAE Decode",
+    "VAEEncode": "VAE Encode",
     "EmptyLatentImage": "Empty Latent Image",
     "SaveImage": "Save Image",
     "PreviewImage": "Preview Image",
     "LoadImage": "Load Image",
     "ImageScale": "Upscale Image",
     "ImageInvert": "Invert Image",
+    "SaveLatent": "SaveLatent",
 }
 
 EXTENSION_WEB_DIRS: dict[str, str] = {}

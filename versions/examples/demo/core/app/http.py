@@ -37,7 +37,7 @@ class Response:
         self,
         body: bytes = b"",
         status: int = 200,
-        content_type: str = "application/octet-stream",
+        content_type: str | None = None,
         headers: dict[str, str] | None = None,
         text: str | None = None,
     ) -> None:
@@ -45,7 +45,8 @@ class Response:
             body, content_type = text.encode(), "text/plain; charset=utf-8"
         self.body = body
         self.status = status
-        self.headers = {"Content-Type": content_type, **(headers or {})}
+        kind = {} if content_type is None else {"Content-Type": content_type}
+        self.headers = {**kind, **(headers or {})}
 
 
 class HTTPError(Exception):
@@ -179,13 +180,13 @@ def file_response(request: Request, path: str, headers: dict[str, str] | None = 
 def static_response(request: Request, folder: str, name: str) -> Response:
     """A file of a folder that is served; a link that leads out of it is not followed."""
     root = os.path.realpath(folder)
-    path = os.path.realpath(os.path.join(root, unquote(name).lstrip("/")))
-    if "\0" in path or os.path.commonpath((root, path)) != root:
-        raise HTTPError(404)
-    if os.path.isdir(path):
+    name = name.lstrip("/")
+    path = os.path.realpath(os.path.join(root, name)) if "\0" not in name else ""
+    inside = path.startswith(os.path.join(root, "")) or path == root
+    if inside and os.path.isdir(path):
         raise HTTPError(403)
-    if not os.path.isfile(path):
-        raise HTTPError(404)
+    if not inside or not os.path.isfile(path):
+        return Response(status=404, content_type="application/octet-stream")
     return file_response(request, path)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import folder_paths
 
-from app.http import Request, Response, Routes, json_response
+from app.http import Request, Response, Routes, json_response, static_response
 
 
 class UserManager:
@@ -39,6 +39,12 @@ class UserManager:
         async def get_users(request: Request) -> Response:
             folder = os.path.join(folder_paths.get_user_directory(), "default")
             return json_response({"storage": "server", "migrated": os.path.exists(folder)})
+
+        @routes.get("/userdata/{file}")
+        async def get_file(request: Request) -> Response:
+            folder = os.path.join(folder_paths.get_user_directory(), "default")
+            answer = static_response(request, folder, request.match_info["file"])
+            return answer if answer.status != 404 else Response(status=404)
 
         @routes.get("/settings")
         async def get_settings(request: Request) -> Response:

@@ -6,7 +6,9 @@ same pixels, and another model, prompt or seed gives others.
 
 import hashlib
 import json
+import math
 import os
+import struct
 from dataclasses import dataclass
 
 import comfy.utils
@@ -66,6 +68,24 @@ def sample(latent: Latent, *parts: object) -> Latent:
     text = json.dumps([repr(part) for part in parts]).encode()
     seed = hashlib.sha256(latent.seed + text).digest()
     return Latent(latent.count, latent.height, latent.width, seed)
+
+
+def encode(weights: Weights, images: Images) -> Latent:
+    """The latent image of these pixels."""
+    count, height, width, _ = images.shape
+    digest = hashlib.sha256(weights.digest.encode())
+    for frame in images:
+        digest.update(frame.to_bytes())
+    return Latent(count, height // 8, width // 8, digest.digest())
+
+
+def latent_file(latent: Latent, metadata: dict[str, str]) -> bytes:
+    """A safetensors file of a latent image, four numbers a sample."""
+    shape = [latent.count, 4, latent.height, latent.width]
+    data = hashlib.shake_256(latent.seed).digest(math.prod(shape))
+    entry = {"dtype": "U8", "shape": shape, "data_offsets": [0, len(data)]}
+    header = json.dumps({"__metadata__": metadata, "latent_tensor": entry}).encode()
+    return struct.pack("<Q", len(header)) + header + data
 
 
 def decode(weights: Weights, latent: Latent) -> Images:
