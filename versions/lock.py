@@ -4,9 +4,14 @@ A lock says nothing of this machine: no credential, no local path. What came fro
 pinned by commit, digest and entry alone, and found again through the spec.
 """
 
+import os
+
 import msgspec
 
-from cvs.store.digest import EntryId
+from cvs.store import document, fs
+from cvs.store.digest import EntryId, is_id
+from cvs.store.errors import InputError
+from cvs.versions.paths import relative_path
 
 #: The version of the document that this code writes, and the newest it reads.
 SCHEMA = 1
@@ -85,6 +90,8 @@ class Python(_Document, frozen=True):
     wheels: tuple[Wheel, ...]
     ignored: tuple[str, ...] = ()
     """Lines of requirement files that were not followed, as `requirer: line`."""
+    requirements: str = ""
+    """Digest of all requirements that the wheels were chosen for."""
 
 
 class Model(_Document, frozen=True):
@@ -123,3 +130,65 @@ class Lock(_Document, frozen=True):
     nodes: tuple[Commit, ...]
     python: Python
     models: tuple[Model, ...]
+
+
+def encode(lock: Lock) -> bytes:
+    """The bytes of a lock file: sorted keys, two spaces, a final newline."""
+    return document.pretty(lock)
+
+
+def decode(data: bytes, where: str) -> Lock:
+    """Reads a lock, strictly.
+
+    Raises:
+        InputError: not a lock, or newer than this code; names the field.
+    """
+    parsed = document.load_json(data, where)
+    version = parsed.get("schema_version") if isinstance(parsed, dict) else None
+    if isinstance(version, int) and version != SCHEMA:
+        raise InputError(
+            f"{where}: schema_version: {version} is not known, this cvs reads {SCHEMA}",
+            hint="update cvs" if version > SCHEMA else "`cvs resolve` makes the lock anew",
+        )
+    lock = document.convert(parsed, Lock, where)
+    for commit in (lock.core, *lock.nodes):
+        _check_id(commit.entry, f"{where}: {commit.name}: entry")
+    for model in lock.models:
+        relative_path(model.path, f"{where}: models: path")
+        for value in (model.entry, model.sha256):
+            if value is not None:
+                _check_id(value, f"{where}: models: {model.path}")
+    for wheel in lock.python.wheels:
+        _check_id(wheel.sha256, f"{where}: python: {wheel.file}")
+        if "/" in wheel.file or not wheel.file.endswith(".whl"):
+            raise InputError(f"{where}: python: {wheel.file!r} is not the name of a wheel")
+    for commit in lock.nodes:
+        relative_path(commit.name, f"{where}: nodes: name")
+    return lock
+
+
+def _check_id(text: str, where: str) -> None:
+    if not is_id(text):
+        raise InputError(f"{where}: {text!r} is not 64 lower-case hexadecimal digits")
+
+
+def read(path: str) -> Lock | None:
+    """The lock in a file; None if there is no such file.
+
+    Raises:
+        InputError: as `decode`.
+    """
+    if not os.path.lexists(path):
+        return None
+    return decode(document.read_bytes(path), path)
+
+
+def write(path: str, lock: Lock, tmp: str) -> None:
+    """Replaces a lock file in one rename; `tmp` is a folder on the same file system."""
+    fs.makedirs(os.path.dirname(path))
+    staged = os.path.join(tmp, fs.unique())
+    try:
+        fs.write_synced(staged, encode(lock))
+        fs.rename(staged, path)
+    finally:
+        fs.remove_tree(staged)

@@ -13,6 +13,7 @@ import msgspec
 from cvs.store import document
 from cvs.store.errors import InputError
 from cvs.versions import repository
+from cvs.versions.paths import relative_path
 
 SCHEMA = 2
 
@@ -20,7 +21,6 @@ _VERSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_DRIVE = re.compile(r"[A-Za-z]:")
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -90,11 +90,23 @@ class Source(_Document, frozen=True):
     ref: str | None
     commit: str | None
     where: str
+    base: str
+    """The folder that a relative path in `repo` is relative to."""
 
     @property
     def request(self) -> str:
         """Digest of what is asked for; a lock is fresh for it while this stays the same."""
         return digest({"repo": self.repo, "ref": self.ref, "commit": self.commit})
+
+    def repository(self, *, allow_local: bool) -> repository.Repository:
+        """The repository in the form that git is given.
+
+        Raises:
+            InputError: it is a path or server of this machine and `allow_local` is not set.
+        """
+        return repository.parse(
+            self.repo, f"{self.where}.repo", allow_local=allow_local, base=self.base
+        )
 
 
 class Model(_Document, frozen=True):
@@ -191,34 +203,10 @@ def check_version_id(text: str, where: str) -> None:
         )
 
 
-def relative_path(text: str, where: str) -> str:
-    """A path that stays below the folder it is relative to.
-
-    Raises:
-        InputError: absolute, climbing out, or with parts that no file can have.
-    """
-    problem = None
-    parts = text.split("/")
-    if not text or text.isspace():
-        problem = "is empty"
-    elif text.startswith(("/", "~")) or _DRIVE.match(text):
-        problem = "is not relative"
-    elif ".." in parts:
-        problem = "climbs out of its folder"
-    elif "" in parts or "." in parts or "\\" in text:
-        problem = "is not a plain path"
-    elif not text.isprintable() or any(len(part.encode()) > 255 for part in parts):
-        problem = "cannot be the path of a file"
-    elif "$" in text or "%2e" in text.lower():
-        problem = "holds a variable or escape that has no meaning here"
-    if problem:
-        raise InputError(f"{where}: {text!r} {problem}")
-    return text
-
-
 def _source(raw: _RawSource | _RawNode, name: str | None, where: str) -> Source:
     text, inline = repository.split_ref(raw.repo)
-    parsed = repository.parse(text, f"{where}.repo", allow_local=True)
+    base = os.path.dirname(os.path.abspath(where.partition(": ")[0]))
+    parsed = repository.parse(text, f"{where}.repo", allow_local=True, base=base)
     if inline is not None and raw.ref is not None and inline != raw.ref:
         raise InputError(f"{where}: repo names the ref {inline!r} and ref names {raw.ref!r}")
     ref = raw.ref if raw.ref is not None else inline
@@ -235,7 +223,8 @@ def _source(raw: _RawSource | _RawNode, name: str | None, where: str) -> Source:
     if isinstance(raw, _RawNode):
         name = name if name is not None else parsed.name
         _check_node_name(name, f"{where}.name")
-    return Source(name=name or "ComfyUI", repo=text, ref=ref, commit=commit, where=where)
+    name = name or "ComfyUI"
+    return Source(name=name, repo=text, ref=ref, commit=commit, where=where, base=base)
 
 
 def _check_node_name(name: str, where: str) -> None:
