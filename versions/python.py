@@ -1,0 +1,412 @@
+"""Choosing wheels: requirements in, a lock's wheel set out. The resolver is uv.
+
+Only wheels are considered, nothing newer than a given date, and each package comes from the
+first index that has it. Index URLs may hold credentials: they reach uv through its environment,
+which other users cannot read, and stand neither in the lock nor in a message.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+import tempfile
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from packaging.utils import canonicalize_name
+
+from cvs.store.errors import CvsError, InputError, OfflineError, SourceError
+from cvs.store.ingest import chunks
+from cvs.store.progress import SILENT, Progress
+from cvs.versions import conflict, download
+from cvs.versions.interpreter import Probe
+from cvs.versions.lock import Python, Wheel
+from cvs.versions.requirements import Requirement
+from cvs.versions.spec import PythonSettings
+
+#: What of uv's own settings may pass: none of them changes which wheels are chosen.
+_KEPT = frozenset(
+    {
+        "UV_CACHE_DIR",
+        "UV_CONCURRENT_DOWNLOADS",
+        "UV_HTTP_CONNECT_TIMEOUT",
+        "UV_HTTP_RETRIES",
+        "UV_HTTP_TIMEOUT",
+        "UV_INSECURE_HOST",
+        "UV_NATIVE_TLS",
+        "UV_SYSTEM_CERTS",
+    }
+)
+#: Variables of other tools that would change what uv or the interpreter does.
+_DROPPED = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_", "RUST_LOG")
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
+_NOT_FOUND = re.compile(r"(?:Because|because|and) (\S+) was not found in the")
+_NO_WHEELS = re.compile(r"(\S+?)(?:[=<>!~,][^ ]*)? (?:has|have) no (?:usable )?wheels")
+_UNDATED = re.compile(r"(\S+) is missing an upload date")
+_FETCH = re.compile(r"(https?://\S+?)(?:[)`]|\s|$)")
+
+
+def resolve(
+    wanted: Sequence[Requirement],
+    *,
+    settings: PythonSettings,
+    probe: Probe,
+    exclude_newer: str | None,
+    ignored: Sequence[str] = (),
+    previous: Python | None = None,
+    wheels_dir: str | None = None,
+    offline: bool = False,
+    progress: Progress = SILENT,
+) -> Python:
+    """Chooses one wheel for every package that is needed.
+
+    Args:
+        wanted: what the core, the nodes and the user ask for.
+        exclude_newer: the last moment that counts, a date or `YYYY-MM-DDTHH:MM:SSZ` in UTC; None
+            for no limit. `settings.exclude_newer` is not looked at.
+        ignored: lines that were not followed, for the lock.
+        previous: its versions are kept wherever they still fit.
+        wheels_dir: a folder whose wheels are considered like those of `settings.find_links`.
+        offline: then such folders are the only source.
+
+    Raises:
+        InputError: requirements contradict each other, or one cannot be read.
+        SourceError: an index does not answer, does not know a package, or has no wheel that fits.
+        OfflineError: `offline` and no folder of wheels was given.
+    """
+    links = [*([wheels_dir] if wheels_dir else []), *settings.find_links]
+    wheels: tuple[Wheel, ...] = ()
+    if wanted:
+        if offline and not links:
+            raise OfflineError(
+                "the Python packages are not locked yet and no connection may be made",
+                hint="give a folder of wheels with --wheels-dir",
+            )
+        with tempfile.TemporaryDirectory(prefix="cvs-resolve-") as folder:
+            run = _Run(folder, wanted, settings, probe, exclude_newer, links, offline)
+            packages = run.pylock(previous, progress)
+            by = run.requirers(packages)
+            wheels = tuple(
+                _wheel(package, probe, by, links, progress)
+                for package in sorted(packages, key=lambda package: str(package["name"]))
+            )
+    return Python(
+        interpreter=probe.interpreter,
+        exclude_newer=exclude_newer,
+        wheels=wheels,
+        ignored=tuple(dict.fromkeys(ignored)),
+    )
+
+
+class _Run:
+    """The files and settings of one resolution."""
+
+    def __init__(
+        self,
+        folder: str,
+        wanted: Sequence[Requirement],
+        settings: PythonSettings,
+        probe: Probe,
+        exclude_newer: str | None,
+        links: Sequence[str],
+        offline: bool,
+    ) -> None:
+        self.folder = folder
+        self.wanted = wanted
+        self.settings = settings
+        self.probe = probe
+        self.exclude_newer = exclude_newer
+        self.links = links
+        self.offline = offline
+        self.undated: list[str] = []
+        grouped: dict[str, list[str]] = {}
+        for requirement in wanted:
+            grouped.setdefault(requirement.requirer, []).append(requirement.text)
+        #: A requirer's name may be anything that a folder can be called; its file's name is not.
+        self.inputs = {f"{number}.in": name for number, name in enumerate(grouped)}
+        for (name, lines), file in zip(grouped.items(), self.inputs, strict=True):
+            self._write(file, lines, name)
+        self._write("overrides.txt", settings.overrides, "python.overrides")
+        self._write("constraints.txt", settings.constraints, "python.constraints")
+
+    def pylock(self, previous: Python | None, progress: Progress) -> list[dict[str, Any]]:
+        """Resolves; the packages as uv writes them to pylock.toml."""
+        path = os.path.join(self.folder, "pylock.toml")
+        if previous is not None:
+            # uv keeps the versions of an output file that is there, wherever they still fit.
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(_preferences(previous))
+        options = ["--format", "pylock.toml", "--output-file", "pylock.toml", "--quiet"]
+        what = "resolving Python packages"
+        with progress.task(what, len(self.wanted), "items") as task:
+            done = self._uv(options)
+            undated = set(_UNDATED.findall(_plain(done.stderr)))
+            if done.returncode and undated and self.exclude_newer:
+                # An index without dates (PyTorch's) would have nothing at all before any date.
+                self.undated = sorted(undated)
+                done = self._uv(options)
+            if done.returncode:
+                raise self._explain(_plain(done.stderr))
+            task.advance(len(self.wanted))
+        with open(path, "rb") as read:
+            packages: list[dict[str, Any]] = tomllib.load(read).get("packages", [])
+        return packages
+
+    def requirers(self, packages: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+        """Who asks for each package, directly or as a dependency; empty if uv cannot tell.
+
+        pylock.toml has no dependencies, the annotations of the older format have.
+        """
+        with open(os.path.join(self.folder, "pins.txt"), "w", encoding="utf-8") as file:
+            for package in packages:
+                if "version" in package and "archive" not in package:
+                    file.write(f"{package['name']}=={package['version']}\n")
+        options = ["--output-file", "pins.txt", "--annotation-style", "split", "--offline"]
+        done = self._uv([*options, "--no-header"])
+        return _annotations(done.stdout, self.inputs) if done.returncode == 0 else {}
+
+    def _write(self, file: str, lines: Sequence[str], where: str) -> None:
+        from packaging.requirements import InvalidRequirement
+        from packaging.requirements import Requirement as Parsed
+
+        for line in lines:
+            try:
+                Parsed(line)
+            except InvalidRequirement as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(f"{where}: {line!r} is not a requirement: {reason}") from None
+        with open(os.path.join(self.folder, file), "w", encoding="utf-8") as output:
+            output.writelines(line + "\n" for line in lines)
+
+    def _uv(self, options: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+        import uv
+
+        command = [uv.find_uv_bin(), "pip", "compile", *self.inputs, *options]
+        command += ["--python", self.probe.executable, "--no-python-downloads", "--no-config"]
+        command += ["--only-binary", ":all:", "--color", "never", "--no-progress"]
+        if self.settings.overrides:
+            command += ["--overrides", "overrides.txt"]
+        if self.settings.constraints:
+            command += ["--constraints", "constraints.txt"]
+        if self.exclude_newer is not None:
+            command += ["--exclude-newer", self.exclude_newer]
+            for name in self.undated:
+                command += ["--exclude-newer-package", f"{name}=false"]
+        for link in self.links:
+            command += ["--find-links", link]
+        if self.offline:
+            command += ["--offline", "--no-index"]
+        try:
+            return subprocess.run(
+                command,
+                cwd=self.folder,
+                env=self._environment(),
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                stdin=subprocess.DEVNULL,
+            )
+        except OSError as error:
+            raise CvsError(f"uv does not run: {error.strerror}") from None
+
+    def _environment(self) -> dict[str, str]:
+        found = {
+            name: value
+            for name, value in os.environ.items()
+            if name in _KEPT or not name.startswith(_DROPPED)
+        }
+        # A bare date means the end of that day where the user is; a lock means one moment.
+        found["TZ"] = "UTC"
+        if self.settings.index_url:
+            found["UV_DEFAULT_INDEX"] = self.settings.index_url
+        if self.settings.extra_index_urls:
+            found["UV_INDEX"] = " ".join(self.settings.extra_index_urls)
+        return found
+
+    def _explain(self, said: str) -> CvsError:
+        """Makes uv's error one of ours: a sentence that names who asks for what."""
+        flat = " ".join(said.split())
+        if "No solution found" in flat:
+            found = conflict.find(self.wanted, self.settings, self.probe)
+            if found is not None:
+                return InputError(found)
+            missing = _NOT_FOUND.search(flat)
+            if missing:
+                where = "no folder of wheels has" if self.offline else "the package index has no"
+                return SourceError(f"{where} {missing[1]!r}, {self._who(missing[1])}")
+            hint = None
+            if self.exclude_newer and "exclude-newer" in flat:
+                hint = f"nothing newer than {self.exclude_newer} counts: see python.exclude_newer"
+            unbuilt = _NO_WHEELS.search(flat)
+            if unbuilt:
+                return SourceError(
+                    f"{unbuilt[1]} has no wheel for {self.probe.abi} on {self.probe.platform}, "
+                    f"{self._who(unbuilt[1])}",
+                    hint=hint or "only wheels can be locked: give one in a folder of find_links",
+                )
+            return InputError(f"the Python packages contradict each other: {_why(said)}", hint=hint)
+        address = _FETCH.search(flat)
+        if address and not address[1].startswith("file:"):
+            host = urlsplit(address[1]).netloc.rpartition("@")[2]
+            return SourceError(f"the package index at {host} {_trouble(flat)}")
+        return SourceError(f"uv cannot resolve the Python packages: {_why(said)}")
+
+    def _who(self, package: str) -> str:
+        name = canonicalize_name(package)
+        asking = [
+            requirement.requirer
+            for requirement in self.wanted
+            if canonicalize_name(re.split(r"[^A-Za-z0-9._-]", requirement.text, maxsplit=1)[0])
+            == name
+        ]
+        if not asking:
+            return "a dependency of another package"
+        return "asked for by " + ", ".join(dict.fromkeys(asking))
+
+
+def _wheel(
+    package: Mapping[str, Any],
+    probe: Probe,
+    by: Mapping[str, tuple[str, ...]],
+    links: Sequence[str],
+    progress: Progress,
+) -> Wheel:
+    """The best wheel of a package of pylock.toml."""
+    name = str(package["name"])
+    offered = [package["archive"]] if "archive" in package else package.get("wheels", [])
+    ranked = []
+    for one in offered:
+        file = one.get("name") or unquote(_address(one).rpartition("/")[2])
+        rank = probe.rank(file)
+        if rank is not None:
+            # Of wheels with one tag the higher build number counts.
+            ranked.append((rank, -_build(file), file, one))
+    if not ranked:
+        raise SourceError(
+            f"{name} {package.get('version', '')} has no wheel for {probe.abi} on {probe.platform}"
+        )
+    _, _, file, chosen = min(ranked, key=lambda item: item[:3])
+    address = _address(chosen)
+    local = _local(address)
+    sha256 = chosen.get("hashes", {}).get("sha256")
+    size = chosen.get("size")
+    if local is not None:
+        sha256, size = _measure(local)
+    elif sha256 is None:
+        # Not every index publishes digests, and a lock without one pins nothing.
+        sha256, size = _measure_remote(address, file, progress)
+    uploaded = chosen.get("upload-time")
+    return Wheel(
+        name=name,
+        version=str(package.get("version") or file.split("-")[1]),
+        file=file,
+        sha256=sha256,
+        size=size,
+        url="" if local is not None else _CREDENTIALS.sub("", address).partition("#")[0],
+        uploaded=uploaded.strftime("%Y-%m-%dT%H:%M:%SZ") if uploaded else None,
+        required_by=by.get(canonicalize_name(name), ()),
+    )
+
+
+def _address(offered: Mapping[str, Any]) -> str:
+    return str(offered.get("url") or offered.get("path") or "")
+
+
+def _local(address: str) -> str | None:
+    """The path of a wheel in a local folder, None for one that is fetched."""
+    if address.startswith("file:"):
+        return unquote(urlsplit(address).path)
+    return None if "://" in address else address
+
+
+def _build(file: str) -> int:
+    from packaging.utils import parse_wheel_filename
+
+    build = parse_wheel_filename(file)[2]
+    return build[0] if build else 0
+
+
+def _measure(path: str) -> tuple[str, int]:
+    """SHA-256 and size of a local file."""
+    checksum, size = hashlib.sha256(), 0
+    try:
+        for chunk in chunks(path):
+            checksum.update(chunk)
+            size += len(chunk)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from None
+    return checksum.hexdigest(), size
+
+
+def _measure_remote(address: str, file: str, progress: Progress) -> tuple[str, int]:
+    checksum, size = hashlib.sha256(), 0
+    with progress.task(f"measuring {file}") as task:
+        for chunk in download.chunks(address):
+            checksum.update(chunk)
+            size += len(chunk)
+            task.advance(len(chunk))
+    return checksum.hexdigest(), size
+
+
+def _preferences(previous: Python) -> str:
+    lines = ['lock-version = "1.0"', 'created-by = "cvs"', ""]
+    for wheel in previous.wheels:
+        lines += ["[[packages]]", f'name = "{wheel.name}"', f'version = "{wheel.version}"', ""]
+    return "\n".join(lines)
+
+
+def _annotations(text: str, inputs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Reads `name==version` lines with `# via` comments below them."""
+    found: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in text.splitlines():
+        comment = line.strip()
+        if not comment.startswith("#"):
+            name = re.split(r"[^A-Za-z0-9._-]", comment, maxsplit=1)[0]
+            current = found.setdefault(canonicalize_name(name), [])
+            continue
+        source = comment.removeprefix("#").strip().removeprefix("via").strip()
+        if source.startswith("-r "):
+            current.append(inputs.get(source[3:].strip(), source))
+        elif source and not source.startswith("-"):
+            current.append(source)
+    return {name: tuple(sources) for name, sources in found.items()}
+
+
+def _plain(text: str) -> str:
+    return _CREDENTIALS.sub("", text)
+
+
+def _why(said: str) -> str:
+    """uv's explanation on one line, without its labels and hints."""
+    lines = []
+    for line in said.partition("\nhint:")[0].splitlines():
+        plain = line.strip().removeprefix("error:").removeprefix("cause:").strip()
+        if plain and not plain.startswith(("No solution found", "warning:")):
+            lines.append(plain)
+    text = " ".join(lines).rstrip(".")
+    text = re.sub(r"we can conclude that (your requirements are unsatisfiable)$", r"\1", text)
+    return text if len(text) <= 2000 else text[:2000] + "…"
+
+
+def _trouble(flat: str) -> str:
+    """What went wrong with an index, as the end of a sentence."""
+    status = re.search(r"HTTP status (?:client|server) error \((\d{3})", flat)
+    if status:
+        return f"answered {status[1]}"
+    for sign, meaning in (
+        ("Connection refused", "cannot be reached: connection refused"),
+        ("dns error", "cannot be reached: its name is not known"),
+        ("timed out", "did not answer in time"),
+        ("certificate", "has a certificate that is not trusted"),
+        ("client error (Connect)", "cannot be reached"),
+        ("expected", "gave something that is not an index page"),
+        ("Expected", "gave something that is not an index page"),
+    ):
+        if sign in flat:
+            return meaning
+    return f"did not give what was asked: {_why(flat)}"
