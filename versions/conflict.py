@@ -25,7 +25,8 @@ def find(wanted: Sequence[Requirement], settings: PythonSettings, probe: Probe) 
 
     Packages with an override are left out, since it replaces what everyone asks for.
     """
-    environment = {**default_environment(), **_target(probe)}
+    environment = {key: str(value) for key, value in default_environment().items()}
+    environment |= _target(probe)
     overridden = {name for name, _ in _ranges(settings.overrides, environment)}
     asked: dict[str, dict[str, SpecifierSet]] = {}
     pairs = [(one.requirer, one.text) for one in wanted]
@@ -49,7 +50,7 @@ def find(wanted: Sequence[Requirement], settings: PythonSettings, probe: Probe) 
 
 
 def _ranges(texts: Sequence[str], environment: dict[str, str]) -> list[tuple[str, SpecifierSet]]:
-    found = []
+    found: list[tuple[str, SpecifierSet]] = []
     for text in texts:
         try:
             parsed = Parsed(text)

@@ -1,9 +1,10 @@
 """Requirement files of the core and of custom nodes, read without being followed anywhere.
 
-Pure. What can be locked is a name with a range, or the https URL of a wheel; whatever else such
+What can be locked is a name with a range, or the https URL of a wheel; whatever else such
 a file may say (options, editable installs, local paths, repositories) is listed as ignored.
 """
 
+import os
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,11 @@ from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Parsed
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from cvs.store.errors import InputError
+from cvs.store import tree
+from cvs.store.digest import EntryId
+from cvs.store.entries import Store, content_path
+from cvs.store.errors import InputError, IntegrityError
+from cvs.store.manifest import TreeManifest
 
 #: How deep `-r` may nest; deeper is a loop that grows or a joke.
 _DEPTH = 8
@@ -74,6 +79,36 @@ def parse(
     return Requirements(tuple(wanted), tuple(ignored))
 
 
+def of_tree(store: Store, entry: EntryId, requirer: str) -> Requirements:
+    """What the requirements.txt of a stored tree asks for; nothing if it has none.
+
+    Raises:
+        EntryMissing, IntegrityError: the entry is not in the store, or damaged.
+        InputError: as `parse`.
+    """
+    document = store.manifest(entry)
+    assert isinstance(document, TreeManifest)  # Commits are stored as trees alone.
+    files = {node.path for node in document.nodes if isinstance(node, tree.File)}
+    root = os.path.join(store.volume.store, content_path(entry, document))
+
+    def read(path: str) -> bytes | None:
+        quoted = tree.quote(path.encode())
+        if quoted not in files:
+            return None
+        try:
+            with open(os.path.join(root, path), "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise IntegrityError(
+                f"{os.path.join(root, path)} cannot be read: {error.strerror}",
+                hint="cvs store verify names what is damaged",
+            ) from None
+
+    name = "requirements.txt"
+    data = read(name)
+    return Requirements() if data is None else parse(data, requirer=requirer, file=name, read=read)
+
+
 def packages(lines: Iterable[str], *, requirer: str = "python_packages") -> Requirements:
     """Reads requirements that a user wrote by hand: each must be one that can be locked.
 
@@ -121,13 +156,9 @@ def _read(
 
 
 def _decode(data: bytes, where: str) -> str:
-    for mark, encoding in ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
-        if data.startswith(mark):
-            break
-    else:
-        encoding = "utf-8-sig"
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
-        return data.decode(encoding)
+        return data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{where} is not text (byte {error.start})") from None
 
