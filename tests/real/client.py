@@ -10,9 +10,11 @@ import hashlib
 import json
 import os
 import re
+import struct
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -63,18 +65,16 @@ class Player:
         self._places = sorted((places or {}).items(), key=lambda place: -len(place[0]))
         self._bound: dict[str, str] = {}
         self._sockets: dict[str, ClientConnection] = {}
+        self._open_sockets = ExitStack()
         self._received: dict[str, list[Any]] = {}
 
     def play(self, scenario: Scenario) -> list[Any]:
         """The answer of every step, None for a step that has none."""
         self._bound.clear()
-        try:
+        self._sockets.clear()
+        self._received.clear()
+        with self._open_sockets:
             return [self._normal(self._step(step)) for step in scenario.steps]
-        finally:
-            for socket in self._sockets.values():
-                socket.close()
-            self._sockets.clear()
-            self._received.clear()
 
     def _step(self, step: Step) -> Any:
         if "request" in step:
@@ -138,7 +138,7 @@ class Player:
             }
             answer["picture"] = pictures.describe(content)
         else:
-            answer["text"] = content.decode(errors="replace")
+            answer["body"] = content.decode(errors="replace")
         return answer
 
     def _body(self, request: Mapping[str, Any]) -> tuple[bytes | None, dict[str, str]]:
@@ -171,12 +171,13 @@ class Player:
     def _open(self, step: Step) -> None:
         query = f"?clientId={step['client_id']}" if step["client_id"] else ""
         name = step["open"]
-        self._sockets[name] = connect(
+        connecting = connect(
             f"ws://{self._host}:{self._port}/ws{query}",
             max_size=None,
             open_timeout=LIMIT,
             proxy=None,
         )
+        self._sockets[name] = self._open_sockets.enter_context(connecting)
         self._received[name] = []
         for message in step["send"]:
             self._sockets[name].send(json.dumps(message))
@@ -202,8 +203,7 @@ class Player:
         except (TimeoutError, ConnectionClosed):
             return False
         if isinstance(message, bytes):
-            event = int.from_bytes(message[:4], "big")
-            self._received[name].append({"binary": {"event": event, "size": len(message)}})
+            self._received[name].append({"type": "binary", "data": _binary(message)})
         else:
             self._received[name].append(json.loads(message))
         return True
@@ -242,12 +242,28 @@ class Player:
         return re.sub(r"ComfyUI_temp_[a-z]{5}_", "ComfyUI_temp_<random>_", text)
 
 
+def _binary(message: bytes) -> dict[str, Any]:
+    """A preview: event 1 is the kind of picture and the picture, 4 tells of it in JSON."""
+    event, number = struct.unpack_from(">II", message)
+    described: dict[str, Any] = {"event": event}
+    picture = message[8:]
+    if event == 1:
+        described["kind"] = number
+    elif event == 4:
+        described["metadata"] = json.loads(picture[:number])
+        picture = picture[number:]
+    described["bytes"] = len(message)
+    if picture.startswith(pictures.SIGNATURE):
+        described["picture"] = pictures.describe(picture)
+    return described
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _types(messages: Sequence[Any]) -> list[str]:
-    return [message.get("type", "binary") for message in messages]
+    return [message["type"] for message in messages]
 
 
 def _ended(messages: Sequence[Any]) -> bool:
@@ -255,9 +271,9 @@ def _ended(messages: Sequence[Any]) -> bool:
     ends = [
         message
         for message in messages
-        if message.get("type") == "executing" and message["data"]["node"] is None
+        if message["type"] == "executing" and message["data"]["node"] is None
     ]
-    statuses = [message["data"] for message in messages if message.get("type") == "status"]
+    statuses = [message["data"] for message in messages if message["type"] == "status"]
     return bool(ends) and statuses[-1]["status"]["exec_info"]["queue_remaining"] == 0
 
 

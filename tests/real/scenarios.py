@@ -23,6 +23,10 @@ Graph = dict[str, dict[str, Any]]
 
 CLIENT = "cvs-rig"
 SHOWN = ("EmptyImage", "ImageInvert", "SaveImage", "PreviewImage", "LoadImage")
+KEPT = (
+    *("CheckpointLoaderSimple", "CLIPTextEncode", "EmptyLatentImage", "KSampler", "VAEDecode"),
+    *("ImageScale", "PreviewAny", "SaveImageWebsocket", "CvsRigSlow"),
+)
 BROKEN_NODE = "cvs_rig_broken"
 SLOW_NODE = "CvsRigSlow"
 
@@ -120,12 +124,27 @@ def inverted(prefix: str, color: int) -> Graph:
 
 
 def checkpoint(name: str) -> Graph:
-    """The least graph that loads a checkpoint."""
+    """The graph that everybody knows: text to image with a checkpoint."""
     return {
         "1": node("CheckpointLoaderSimple", ckpt_name=name),
-        "2": node("EmptyImage", width=8, height=8, batch_size=1, color=1),
-        "3": node("VAEEncode", pixels=["2", 0], vae=["1", 2]),
-        "4": node("SaveLatent", samples=["3", 0], filename_prefix="cvs/latent"),
+        "2": node("CLIPTextEncode", text="a lighthouse", clip=["1", 1]),
+        "3": node("CLIPTextEncode", text="rain", clip=["1", 1]),
+        "4": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        "5": node(
+            "KSampler",
+            model=["1", 0],
+            seed=7,
+            steps=2,
+            cfg=7.0,
+            sampler_name="euler",
+            scheduler="normal",
+            positive=["2", 0],
+            negative=["3", 0],
+            latent_image=["4", 0],
+            denoise=1.0,
+        ),
+        "6": node("VAEDecode", samples=["5", 0], vae=["1", 2]),
+        "7": node("SaveImage", images=["6", 0], filename_prefix="cvs/painted"),
     }
 
 
@@ -164,7 +183,7 @@ SCENARIOS = (
         (
             *(get(f"/object_info/{name}") for name in SHOWN),
             get("/object_info/NoSuchNode"),
-            get("/object_info", keep=[*SHOWN, "CheckpointLoaderSimple", SLOW_NODE]),
+            get("/object_info", keep=[*SHOWN, *KEPT]),
         ),
     ),
     Scenario(
@@ -242,6 +261,36 @@ SCENARIOS = (
                 "4": node("SaveImage", images=["3", 0], filename_prefix="cvs/batch-b"),
             },
             any_order=True,
+        ),
+    ),
+    Scenario(
+        "prompt-text",
+        "an output that is no file",
+        run({"1": node("PreviewAny", source="some text")}),
+    ),
+    Scenario(
+        "prompt-websocket-image",
+        "a picture that comes over the websocket only, to a client of either kind",
+        (
+            *run(
+                {
+                    "1": node("EmptyImage", width=4, height=4, batch_size=1, color=0x20406B),
+                    "2": node("SaveImageWebsocket", images=["1", 0]),
+                }
+            ),
+            {
+                "open": "flags",
+                "client_id": CLIENT,
+                "send": [{"type": "feature_flags", "data": {"supports_preview_metadata": True}}],
+            },
+            prompt(
+                {
+                    "1": node("EmptyImage", width=4, height=4, batch_size=1, color=0x20406C),
+                    "2": node("SaveImageWebsocket", images=["1", 0]),
+                },
+                bind="second_id",
+            ),
+            {"read": "flags"},
         ),
     ),
     Scenario(
