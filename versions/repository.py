@@ -50,6 +50,14 @@ class Repository(msgspec.Struct, frozen=True):
         """How messages call it."""
         return self.public or self.url
 
+    @property
+    def is_ssh(self) -> bool:
+        """Whether it is reached through ssh."""
+        return not self.is_local and not self.url.startswith(("https://", "http://"))
+
+    def __repr__(self) -> str:
+        return f"Repository({self.shown!r})"
+
 
 def parse(text: str, where: str, *, allow_local: bool = False, base: str = ".") -> Repository:
     """Reads a repository, without `@ref` (see `split_ref`).
@@ -131,6 +139,11 @@ def check_ref(ref: str, where: str) -> str:
     ):
         raise InputError(f"{where}: {ref!r} cannot be the name of a branch, tag or commit")
     return ref
+
+
+def with_user(repository: Repository, other: Repository) -> Repository:
+    """A repository on the host of `other`, reached with the same user."""
+    return msgspec.structs.replace(repository, user=other.user)
 
 
 def is_commit(text: str) -> bool:
