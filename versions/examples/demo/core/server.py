@@ -109,8 +109,7 @@ class PromptServer:
     def add_routes(self) -> None:
         """Add what comes last: the user's, and every route once more under /api."""
         self.user_manager.add_routes(self.routes)
-        for method, pattern, handler in list(self.routes.table):
-            self.routes.table.append((method, http.re.compile("/api" + pattern.pattern), handler))
+        self.routes.repeat_under("/api")
 
     def _add_page_routes(self) -> None:
         routes = self.routes

@@ -121,6 +121,11 @@ class Routes:
             pattern += f"(?P<{name}>{rule or '[^{}/]+'})" + re.escape(literal)
         self.table.append((method, re.compile(pattern), handler))
 
+    def repeat_under(self, prefix: str) -> None:
+        """Add every route once more, with a prefix before its path."""
+        for method, pattern, handler in list(self.table):
+            self.table.append((method, re.compile(re.escape(prefix) + pattern.pattern), handler))
+
     def _decorator(self, method: str, path: str) -> Callable[[Handler], Handler]:
         def decorate(handler: Handler) -> Handler:
             self.add(method, path, handler)

@@ -115,7 +115,10 @@ parser.add_argument("--oneapi-device-selector", default=None, metavar="SELECTOR_
 parser.add_argument("--disable-ipex-optimize", action="store_true")
 parser.add_argument("--supports-fp8-compute", action="store_true")
 parser.add_argument(
-    "--preview-method", choices=["none", "auto", "latent2rgb", "taesd"], default="none"
+    "--preview-method",
+    choices=["none", "auto", "latent2rgb", "taesd"],
+    default="none",
+    metavar="[none,auto,latent2rgb,taesd]",
 )
 parser.add_argument("--preview-size", type=int, default=512)
 

@@ -72,7 +72,8 @@ class Images:
         size = height * width * channels
         start = index % count * size
         table = bytes(to_byte(value) for value in self.levels).ljust(256, b"\0")
-        return Frame((height, width, channels), self.data[start : start + size].translate(table))
+        samples = bytes(self.data[start : start + size])
+        return Frame((height, width, channels), samples.translate(table))
 
     def __iter__(self) -> Iterator[Frame]:
         return (self[index] for index in range(len(self)))

@@ -1,0 +1,9 @@
+// Colours the demo node in the editor, as version 1 colours its frame.
+import { app } from "../../scripts/app.js"
+
+app.registerExtension({
+  name: "cvs.DemoCaption",
+  nodeCreated(node) {
+    if (node.comfyClass === "DemoCaption") node.color = "#22c55e"
+  },
+})
