@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import comfy.model_management
+import comfy.samplers
 import comfy.sd
 import comfy.utils
 import folder_paths
@@ -90,20 +91,6 @@ class EmptyLatentImage:
 class KSampler:
     """Takes its steps, reports each of them, and derives the result from its settings."""
 
-    SAMPLERS = (
-        "euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp heun heunpp2 dpm_2 "
-        "dpm_2_ancestral lms dpm_fast dpm_adaptive dpmpp_2s_ancestral "
-        "dpmpp_2s_ancestral_cfg_pp dpmpp_sde dpmpp_sde_gpu dpmpp_2m dpmpp_2m_cfg_pp "
-        "dpmpp_2m_sde dpmpp_2m_sde_gpu dpmpp_2m_sde_heun dpmpp_2m_sde_heun_gpu "
-        "dpmpp_3m_sde dpmpp_3m_sde_gpu ddpm lcm ipndm ipndm_v deis res_multistep "
-        "res_multistep_cfg_pp res_multistep_ancestral res_multistep_ancestral_cfg_pp "
-        "gradient_estimation gradient_estimation_cfg_pp er_sde seeds_2 seeds_3 "
-        "sa_solver sa_solver_pece ddim uni_pc uni_pc_bh2"
-    ).split()
-    SCHEDULERS = (
-        "simple sgm_uniform karras exponential ddim_uniform beta normal linear_quadratic kl_optimal"
-    ).split()
-
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
@@ -123,8 +110,8 @@ class KSampler:
                     "FLOAT",
                     {"default": 8.0, "min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01},
                 ),
-                "sampler_name": (cls.SAMPLERS,),
-                "scheduler": (cls.SCHEDULERS,),
+                "sampler_name": (comfy.samplers.KSampler.SAMPLERS,),
+                "scheduler": (comfy.samplers.KSampler.SCHEDULERS,),
                 "positive": ("CONDITIONING",),
                 "negative": ("CONDITIONING",),
                 "latent_image": ("LATENT",),
