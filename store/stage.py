@@ -97,7 +97,7 @@ class TreeWriter:
     """
 
     def __init__(self, folder: str, name: str) -> None:
-        tree.check_name(name.encode())
+        tree.check_tree_name(name)
         self._folder = folder
         self._name = name
         self._root = os.fsencode(os.path.join(folder, name))
@@ -111,6 +111,7 @@ class TreeWriter:
         """Adds a folder and its parents; one that is there already is fine."""
         if path in self._folders:
             return
+        tree.check_path(path)
         parent, _, name = path.rpartition(b"/")
         tree.check_name(name)
         self.folder(parent)
@@ -141,6 +142,7 @@ class TreeWriter:
 
     def link(self, path: bytes, target: bytes) -> None:
         """Adds a symbolic link, which must stay inside the tree."""
+        tree.check_path(path)
         tree.check_target(path, target)
         parent, _, name = path.rpartition(b"/")
         tree.check_name(name)
@@ -167,6 +169,7 @@ class TreeWriter:
         return Staged(manifest.identity(document), document, self._folder)
 
     def _open(self, path: bytes, executable: bool) -> int:
+        tree.check_path(path)
         parent, _, name = path.rpartition(b"/")
         if parent not in self._folders:
             self.folder(parent)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from cvs.store.digest import EntryId, derive
+from cvs.store.digest import EntryId, derive, is_id
 from cvs.store.errors import InputError
 
 DIRECTORY_CONTEXT = "cvs 2026 directory v1"
@@ -21,8 +21,15 @@ SET_CONTEXT = "cvs 2026 set v1"
 NAME_LIMIT = 255
 TARGET_LIMIT = 4095
 
+#: The longest path inside a tree. Linux takes 4096 bytes with everything before it, and a tree
+#: that fits on one volume must fit under any other's mount point.
+PATH_LIMIT = 1024
 
-class File(msgspec.Struct, frozen=True, array_like=True, tag="f"):
+#: What lies beside a tree's folder, and can therefore not be its name.
+RESERVED = "manifest.json"
+
+
+class File(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="f"):
     """A regular file: `digest` is the BLAKE3 of its bytes, `size` counts them."""
 
     path: str
@@ -31,14 +38,14 @@ class File(msgspec.Struct, frozen=True, array_like=True, tag="f"):
     executable: bool = False
 
 
-class Link(msgspec.Struct, frozen=True, array_like=True, tag="l"):
+class Link(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="l"):
     """A symbolic link that stays inside its tree."""
 
     path: str
     target: str
 
 
-class Folder(msgspec.Struct, frozen=True, array_like=True, tag="d"):
+class Folder(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="d"):
     """A folder; every folder of a tree but its root is listed."""
 
     path: str
@@ -81,18 +88,16 @@ def unquote(text: str) -> bytes:
     Raises:
         TreeError: a '%' that does not begin an escape, or an escape that was not needed.
     """
-    if "%" not in text:
-        raw = text.encode()
-    else:
+    try:
         head, *rest = text.split("%")
         parts = [head.encode()]
         for piece in rest:
-            try:
-                parts.append(bytes([int(piece[:2], 16)]))
-            except ValueError:
-                raise TreeError(f"{text!r} is not a quoted path: '%' needs two digits") from None
-            parts.append(piece[2:].encode())
-        raw = b"".join(parts)
+            parts += (bytes([int(piece[:2], 16)]), piece[2:].encode())
+    except UnicodeEncodeError:
+        raise TreeError(f"{text!r} is not a quoted path: it has half a character") from None
+    except ValueError:
+        raise TreeError(f"{text!r} is not a quoted path: '%' needs two digits") from None
+    raw = b"".join(parts)
     if quote(raw) != text:
         raise TreeError(f"{text!r} is not a quoted path in its one form")
     return raw
@@ -106,45 +111,67 @@ def check_name(name: bytes) -> None:
         raise TreeError(f"the name {quote(name[:40])!r}… is longer than {NAME_LIMIT} bytes")
 
 
+def check_path(path: bytes) -> None:
+    """Raises TreeError where a path as a whole is at fault; its names are `check_name`'s."""
+    if path.startswith(b"/"):
+        raise TreeError(f"{quote(path[:80])!r} is not relative to the tree's root")
+    if len(path) > PATH_LIMIT:
+        raise TreeError(f"the path {quote(path[:80])!r}… is longer than {PATH_LIMIT} bytes")
+
+
+def check_tree_name(name: str) -> bytes:
+    """The bytes of a name that a tree may have; raises TreeError for others."""
+    try:
+        raw = name.encode()
+    except UnicodeEncodeError:
+        raise TreeError(f"{name!r} cannot be the name of an entry: it is not UTF-8") from None
+    check_name(raw)
+    if folded(raw) == RESERVED.encode():
+        raise TreeError(f"{name!r} cannot be the name of an entry: its manifest is called so")
+    return raw
+
+
 def check_target(path: bytes, target: bytes) -> None:
     """Raises TreeError unless a link at `path` with `target` stays inside the tree.
 
-    Judged by the text alone: '..' may never climb above the root at any step, so the answer
-    does not depend on what other links there are.
+    Judged by the text alone, so that the answer does not depend on what other links there are:
+    '..' stands only at the beginning, where it climbs from the real folder that the link lies in.
+    After a name it would climb from wherever that name leads, if it is a link itself.
     """
-    if not target or target.startswith(b"/") or b"\0" in target or len(target) > TARGET_LIMIT:
+    if not target or b"\0" in target:
+        raise TreeError(f"the link {quote(path)!r} has a target that no link can have")
+    if len(target) > TARGET_LIMIT:
+        raise TreeError(f"the link {quote(path)!r} has a target longer than {TARGET_LIMIT} bytes")
+    parts = [part for part in target.split(b"/") if part not in (b"", b".")]
+    climbs = next((at for at, part in enumerate(parts) if part != b".."), len(parts))
+    if target.startswith(b"/") or climbs > path.count(b"/"):
         raise TreeError(f"the link {quote(path)!r} has a target that leaves it: {quote(target)!r}")
-    depth = path.count(b"/")
-    for part in target.split(b"/"):
-        if part == b"..":
-            depth -= 1
-        elif part not in (b"", b"."):
-            depth += 1
-        if depth < 0:
-            raise TreeError(
-                f"the link {quote(path)!r} has a target that leaves it: {quote(target)!r}"
-            )
+    if b".." in parts[climbs:]:
+        raise TreeError(f"the link {quote(path)!r} has '..' after a name: {quote(target)!r}")
 
 
 def folded(name: bytes) -> bytes:
     """What a file system that ignores case and normal forms makes of a name."""
     if name.isascii():
         return name.lower()
-    text = name.decode("utf-8", "surrogateescape")
-    return unicodedata.normalize("NFC", text).casefold().encode("utf-8", "surrogateescape")
+    text = unicodedata.normalize("NFD", name.decode("utf-8", "surrogateescape"))
+    # Folding may leave a form that is not normal: U+0390 folds to three characters.
+    return unicodedata.normalize("NFD", text.casefold()).encode("utf-8", "surrogateescape")
 
 
 def digest(nodes: Iterable[Node]) -> bytes:
     """The digest of a tree's root folder, from its nodes in any order.
 
     Raises:
-        TreeError: a bad name or link, a path given twice or below a file, a missing folder, two
-            names in one folder that are equal without case or in another normal form.
+        TreeError: a bad path, name, link, size or digest, a path given twice or below a file, a
+            missing folder, two names in one folder that are equal without case or in another
+            normal form.
     """
     children: dict[bytes, dict[bytes, Node]] = {b"": {}}
     listed: list[tuple[bytes, Node]] = []
     for node in nodes:
         path = unquote(node.path)
+        check_path(path)
         listed.append((path, node))
         if isinstance(node, Folder):
             if path in children:
@@ -160,6 +187,8 @@ def digest(nodes: Iterable[Node]) -> bytes:
             raise TreeError(f"{node.path!r} is in the tree twice")
         if isinstance(node, Link):
             check_target(path, unquote(node.target))
+        elif isinstance(node, File) and not (0 <= node.size < 1 << 63 and is_id(node.digest)):
+            raise TreeError(f"{node.path!r} has a size or digest that no file has")
         siblings[name] = node
     return _directory_digest(b"", children)
 
@@ -192,8 +221,7 @@ def _directory_digest(path: bytes, children: Mapping[bytes, Mapping[bytes, Node]
 
 def tree_id(name: str, nodes: Iterable[Node]) -> EntryId:
     """The id of a tree entry: its name and its root's digest."""
-    raw = name.encode()
-    check_name(raw)
+    raw = check_tree_name(name)
     return EntryId(derive(TREE_CONTEXT, len(raw).to_bytes(4, "little"), raw, digest(nodes)).hex())
 
 
