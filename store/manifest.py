@@ -4,6 +4,8 @@ A manifest answers size, list, diff and verify without touching the content. Its
 decides the entry's id; `origin` and `created` are advice that honest writers may differ in.
 """
 
+import re
+
 import msgspec
 
 from cvs.store import tree
@@ -13,7 +15,10 @@ from cvs.store.errors import IntegrityError
 #: The version of the format that this code writes, and the newest it reads.
 FORMAT = 1
 
-NAME = "manifest.json"
+NAME = tree.RESERVED
+
+#: How the file of a file entry may be called; the manifest of another writer may come from afar.
+_CONTENT = re.compile(r"content(\.[a-z0-9]{1,16})?", re.ASCII)
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -83,26 +88,47 @@ def decode(data: bytes, where: str) -> Manifest:
     """Reads a manifest; whether it fits an entry's name is for `identity` to say.
 
     Raises:
-        IntegrityError: not a manifest, or of a format newer than this code reads.
+        IntegrityError: not a manifest, or of a format newer than this code reads, or its parts
+            contradict each other.
     """
     try:
         manifest = _DECODER.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise IntegrityError(f"{where} is not a manifest: {error}") from error
     if manifest.format > FORMAT:
         raise IntegrityError(
             f"{where} has format {manifest.format}, this cvs reads up to {FORMAT}",
             hint="update cvs",
         )
+    if fault := _fault(manifest):
+        raise IntegrityError(f"{where} is not a manifest: {fault}")
+    return manifest
+
+
+def _fault(manifest: Manifest) -> str | None:
+    """What no writer could have meant, nodes of a tree aside: `identity` judges those."""
+    if manifest.format < 1:
+        return f"there is no format {manifest.format}"
     if isinstance(manifest, FileManifest):
         digests = [manifest.digest, manifest.sha256]
+        if not _CONTENT.fullmatch(manifest.content):
+            return f"its file cannot be called {manifest.content!r}"
     elif isinstance(manifest, SetManifest):
         digests = list(manifest.members)
+        if digests != sorted(set(digests)):
+            return "its members are not in ascending order, each once"
     else:
-        digests = [node.digest for node in manifest.nodes if isinstance(node, tree.File)]
+        files = [node for node in manifest.nodes if isinstance(node, tree.File)]
+        digests = [node.digest for node in files]
+        try:
+            tree.check_tree_name(manifest.name)
+        except tree.TreeError as error:
+            return error.message
+        if manifest.size != sum(node.size for node in files):
+            return "its size is not that of its files together"
     if not all(map(is_id, digests)):
-        raise IntegrityError(f"{where} is not a manifest: a digest is not 64 hexadecimal digits")
-    return manifest
+        return "a digest is not 64 hexadecimal digits"
+    return None
 
 
 def content_size(manifest: Manifest) -> int:
