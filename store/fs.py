@@ -7,6 +7,7 @@ there (EDQUOT on network file systems).
 """
 
 import os
+import re
 import stat
 from collections.abc import Callable
 
@@ -18,6 +19,9 @@ observer: Callable[[str, object], None] | None = None
 #: File system types whose `syncfs` flushes data and reports write-back errors. Elsewhere (FUSE,
 #: NFS: the kernel does not ask the server) each file is synced by itself.
 SYNCFS_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "overlay", "f2fs"})
+
+#: How mountinfo writes a space, tab, newline or backslash in a mount point.
+_OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def _observe(call: str, where: object) -> None:
@@ -157,7 +161,7 @@ def sync_tree(path: str, filesystem: str) -> None:
         finally:
             os.close(descriptor)
         return
-    for folder, _, names in os.walk(path, topdown=False):
+    for folder, _, names in os.walk(path, topdown=False, onerror=_raise):
         for name in names:
             file = os.path.join(folder, name)
             if stat.S_ISREG(os.lstat(file).st_mode):
@@ -167,6 +171,10 @@ def sync_tree(path: str, filesystem: str) -> None:
                 finally:
                     close(descriptor)
         sync_folder(folder)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _syncfs(descriptor: int) -> None:
@@ -234,8 +242,7 @@ def filesystem_of(path: str) -> str:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
             for line in mounts:
                 fields = line.split(" ")
-                # Spaces and the like in a mount point are written as octal escapes.
-                point = fields[4].encode("utf-8", "surrogateescape").decode("unicode_escape")
+                point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4])
                 inside = real == point or real.startswith(point.rstrip("/") + "/")
                 # Of two mounts on one point the later one is on top.
                 if inside and len(point) >= len(best):
