@@ -30,7 +30,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def get(volume: Volume, key: str) -> Facts | None:
     """The facts noted under a ref's key, if they are still there."""
     try:
-        text = os.readlink(os.path.join(volume.refs, _KIND, key))
+        text = os.readlink(os.fsencode(os.path.join(volume.refs, _KIND, key)))
         return msgspec.json.decode(text, type=Facts)
     except (OSError, msgspec.DecodeError):
         return None

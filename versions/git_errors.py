@@ -43,7 +43,9 @@ _MEANINGS: tuple[tuple[str, str, str | None], ...] = (
 )
 
 _FULL = re.compile(r"No space left on device|Disk quota exceeded")
-_LAST_WORDS = re.compile(r"^(?:fatal|error|remote|ssh): *(.*\S)", re.MULTILINE)
+_LAST_WORDS = tuple(
+    re.compile(rf"^{word}: *(.*\S)", re.MULTILINE) for word in ("fatal", "error", "remote", "ssh")
+)
 
 
 def explain(stderr: str, repository: Repository) -> CvsError:
@@ -56,8 +58,9 @@ def explain(stderr: str, repository: Repository) -> CvsError:
     for pattern, sentence, hint in _MEANINGS:
         if found := re.search(pattern, stderr):
             return SourceError(sentence.format(*found.groups(), repo=repository.shown), hint=hint)
-    words = _LAST_WORDS.findall(stderr) or [stderr.strip() or "it said nothing"]
-    said = "".join(c if c.isprintable() else " " for c in words[-1][:300]).rstrip(".")
+    words = [found for pattern in _LAST_WORDS for found in pattern.findall(stderr)[-1:]]
+    last = words[0] if words else stderr.strip() or "it said nothing"
+    said = "".join(c if c.isprintable() else " " for c in last[:300]).rstrip(".")
     return SourceError(f"git could not read {repository.shown}: {said}")
 
 

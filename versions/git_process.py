@@ -49,6 +49,7 @@ _SETTINGS = (
 _VARIABLES = {
     "GCM_INTERACTIVE": "never",
     "GIT_LFS_SKIP_SMUDGE": "1",
+    "GIT_NO_LAZY_FETCH": "1",
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_TERMINAL_PROMPT": "0",
@@ -121,13 +122,12 @@ class Git:
             # GitPython can set variables for git but not remove them.
             command = ["env", *foreign, *command]
         try:
-            # A session of its own: it can be ended with all its children, and cannot prompt.
+            # In our own process group: Ctrl-C in a terminal reaches git in whatever thread it runs.
             handle = driver.execute(
                 command,
                 istream=stdin,  # type: ignore[arg-type]
                 as_process=True,
                 env=self._environment,
-                start_new_session=True,
             )
         except GitCommandNotFound:
             raise SourceError("git is not installed", hint="apt install git") from None
@@ -195,24 +195,37 @@ def _credential(repository: Repository) -> list[tuple[str, str]]:
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """Ends a process with its children, if it has not ended, and closes its streams."""
+    family: list[int] = []
     try:
         if process.poll() is None:
-            _signal(process, signal.SIGTERM)
+            family = [*_descendants(process.pid), process.pid]
+            _signal(family, signal.SIGTERM)
             try:
                 process.wait(_GRACE)
             except subprocess.TimeoutExpired:
                 pass
     finally:
         if process.poll() is None:
-            _signal(process, signal.SIGKILL)
+            _signal(family or [process.pid], signal.SIGKILL)
             process.wait()
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
 
 
-def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
+def _descendants(pid: int) -> list[int]:
+    """Children, their children and so on, deepest first; none where the kernel does not say."""
     try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            children = [int(word) for word in file.read().split()]
+    except OSError:
+        return []
+    return [below for child in children for below in (*_descendants(child), child)]
+
+
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass

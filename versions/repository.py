@@ -151,6 +151,17 @@ def is_commit(text: str) -> bool:
     return _COMMIT.fullmatch(text) is not None
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine: `localhost`, 127.0.0.0/8 or ::1."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return address.is_loopback and getattr(address, "ipv4_mapped", None) is None
+
+
 def _url(scheme: str, rest: str, text: str, where: str, allow_local: bool) -> Repository:
     authority, _, path = rest.partition("/")
     userinfo, _, address = authority.rpartition("@")
@@ -160,7 +171,7 @@ def _url(scheme: str, rest: str, text: str, where: str, allow_local: bool) -> Re
             hint="let git know it: a credential helper or ~/.netrc",
         )
     host, port = _address(address, text, where)
-    loopback = _is_loopback(host)
+    loopback = is_loopback(host)
     if scheme == "http" and not (allow_local and loopback):
         raise InputError(
             f"{where}: http:// is not fetched from, anybody on the way could change it",
@@ -253,16 +264,6 @@ def _address(text: str, whole: str, where: str) -> tuple[str, str]:
     if not valid:
         raise InputError(f"{where}: {_shown(whole)} has no host that could be one", hint=_FORMS)
     return host.lower(), port.lstrip("0")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return address.is_loopback and getattr(address, "ipv4_mapped", None) is None
 
 
 def _path(path: str, text: str, where: str) -> str:
