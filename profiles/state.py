@@ -7,6 +7,7 @@
 Nothing of it is ever part of an entry.
 """
 
+import errno
 import os
 
 from cvs.store import fs
@@ -24,14 +25,17 @@ def folder(volume: Volume, version: str) -> str:
     return os.path.join(volume.state, version)
 
 
-def prepare(volume: Volume, version: str, models_dir: str) -> str:
+def prepare(volume: Volume, version: str, models_dir: str, *, examples: str | None = None) -> str:
     """Makes the state folders of a version and points `models` at the loose models.
 
     Args:
+        examples: the core's own input folder, whose files a new input folder begins with.
         models_dir: MODELS_DIR; need not exist. Kept as a relative link where it lies on the
             volume's file system, which is mounted at different places.
     """
     root = folder(volume, version)
+    if examples is not None and not os.path.isdir(os.path.join(root, "input")):
+        _seed(examples, os.path.join(root, "input"), volume.tmp)
     for name in (*LINKED, CUSTOM_NODES):
         fs.makedirs(os.path.join(root, name))
     link = os.path.join(root, MODELS)
@@ -76,3 +80,24 @@ def mount_point(path: str) -> str:
     while not os.path.ismount(path):
         path = os.path.dirname(path)
     return path
+
+
+def _seed(examples: str, target: str, tmp: str) -> None:
+    """Makes an input folder with copies of the core's example files, whole or not at all."""
+    staged = os.path.join(tmp, fs.unique())
+    fs.mkdir(staged)
+    try:
+        with os.scandir(examples) as items:
+            files = [item.name for item in items if item.is_file(follow_symlinks=False)]
+        for name in files:
+            with open(os.path.join(examples, name), "rb") as file:
+                fs.write_file(os.path.join(staged, name), file.read())
+        fs.makedirs(os.path.dirname(target))
+        fs.rename(staged, target)
+    except FileNotFoundError:
+        # A core without examples: the folder is made empty.
+        fs.remove_tree(staged)
+    except OSError as error:
+        fs.remove_tree(staged)
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise

@@ -55,15 +55,17 @@ def place(staged: str, path: str) -> None:
     except OSError:
         if not os.path.isdir(path):
             raise
-    finally:
-        fs.remove_tree(staged)
 
 
 def ensure(store: Store, profile: Profile, number: int) -> str:
     """The view of a generation, built where it is missing. Raises what `build` raises."""
     path = profile.view(number)
     if not os.path.isdir(path):
-        place(build(store, profile.record(number)), path)
+        staged = build(store, profile.record(number))
+        try:
+            place(staged, path)
+        finally:
+            fs.remove_tree(staged)
     return path
 
 

@@ -12,6 +12,7 @@ from cvs.store import fs, manifest
 from cvs.store.digest import SHORTEST_PREFIX, EntryId, is_id, is_prefix
 from cvs.store.errors import EntryMissing, InputError, IntegrityError
 from cvs.store.stage import Stage, Staged
+from cvs.store.tree import TreeError
 from cvs.store.volume import Volume
 
 
@@ -121,8 +122,16 @@ class Store:
         return [item.id for item in staged]
 
     def _check_winner(self, item: Staged) -> None:
-        there = self.manifest(item.id)
-        if manifest.identity(there) != item.id:
+        try:
+            sound = manifest.identity(self.manifest(item.id)) == item.id
+        except EntryMissing:
+            # A collection may have taken it meanwhile; a folder without its manifest is damaged.
+            if not os.path.lexists(self.path(item.id)):
+                raise
+            sound = False
+        except TreeError:
+            sound = False
+        if not sound:
             raise IntegrityError(
                 f"{self.path(item.id)} is not what its name says",
                 hint="cvs store verify names what is damaged",

@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Iterator
 
+from cvs.store import tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import InputError
@@ -39,14 +40,15 @@ def add_path(store: Store, path: str, *, name: str | None = None) -> EntryId:
         TreeError: names or links that no entry may have.
     """
     absolute = os.path.abspath(path)
+    base = os.path.basename(absolute)
+    origin = tree.quote(os.fsencode(base))
     with store.stage() as stage:
         if os.path.isdir(absolute):
-            writer = stage.tree(name or os.path.basename(absolute))
+            writer = stage.tree(name or base)
             _copy(os.fsencode(absolute), b"", writer)
-            staged = writer.finish(origin=os.path.basename(absolute))
+            staged = writer.finish(origin=origin)
         elif os.path.isfile(absolute):
-            base = os.path.basename(absolute)
-            staged = stage.file(chunks(absolute), origin=base, name=name or base)
+            staged = stage.file(chunks(absolute), origin=origin, name=name or base)
         else:
             raise InputError(f"{path} is neither a file nor a folder")
         return store.publish(staged)[0]

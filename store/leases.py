@@ -19,7 +19,7 @@ from cvs.store import fs
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import StoreError
-from cvs.store.record import Record, encode
+from cvs.store.record import Record, encode, read
 from cvs.store.volume import Volume
 
 #: Seconds between two renewals of a heartbeat.
@@ -154,3 +154,33 @@ def missing(store: Store, entries: tuple[EntryId, ...]) -> list[EntryId]:
                 )
             time.sleep(POLL)
     return [entry for entry in entries if not store.has(entry)]
+
+
+def held(volume: Volume) -> list[tuple[str, Record, float]]:
+    """All leases: their names, records and the age of their heartbeats in seconds.
+
+    Ages are differences of times that the file system gave, never of this host's clock.
+    """
+    try:
+        names = [name for name in os.listdir(volume.leases) if name.endswith(".json")]
+    except FileNotFoundError:
+        return []
+    if not names:
+        return []
+    probe = os.path.join(volume.tmp, fs.unique())
+    fs.mkdir(probe)
+    try:
+        now = os.stat(probe).st_mtime
+    finally:
+        fs.rmdir(probe)
+    found = []
+    for name in sorted(names):
+        path = os.path.join(volume.leases, name)
+        try:
+            record = read(path)
+            beat = os.stat(path.removesuffix(".json")).st_mtime
+        except (FileNotFoundError, StoreError):
+            # Dropped meanwhile, or of a newer cvs: nothing that can be told of it here.
+            continue
+        found.append((name.removesuffix(".json"), record, max(0.0, now - beat)))
+    return found

@@ -34,19 +34,19 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     entries: tuple[EntryId, ...]
     """The closure, in ascending order."""
     wheel_set: EntryId
-    python: str
-    """The interpreter that the wheel set is for, `cpython-3.11`."""
+    interpreter: dict[str, str]
+    """What the wheel set is for, as the lock has it."""
     links: tuple[Place, ...]
     lock: str
     """BLAKE3 of the lock's bytes; advice."""
 
     def same_content(self, other: "Record") -> bool:
         """Whether a view and environment of both would be the same."""
-        return (self.entries, self.links, self.wheel_set, self.python) == (
+        return (self.entries, self.links, self.wheel_set, self.interpreter) == (
             other.entries,
             other.links,
             other.wheel_set,
-            other.python,
+            other.interpreter,
         )
 
 

@@ -1,5 +1,6 @@
 """Verifying an entry: its content against its manifest, its manifest against its name."""
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
-from cvs.store import manifest, tree
+from cvs.store import fs, manifest, tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, content_path
 from cvs.store.errors import EntryMissing, IntegrityError
@@ -27,16 +28,27 @@ def verify(store: Store, entry: EntryId) -> Iterator[Damage]:
     """Finds every changed, missing, extra, truncated or relinked file of one entry.
 
     The executable bit is compared where the file system keeps modes; a volume that ignores
-    chmod shows every file alike, and nothing is learned from it there.
+    chmod shows every file alike, and nothing is learned from it there. A file's SHA-256 is
+    compared too: others find the entry by it.
 
     Raises:
         EntryMissing: the entry is not there.
     """
+    path = store.path(entry)
+    mode = _mode(os.fsencode(os.path.join(path, manifest.NAME)))
+    if mode and not stat.S_ISREG(mode):
+        yield Damage(entry, manifest.NAME, "is not a file")
+        return
     try:
         document = store.manifest(entry)
         if manifest.identity(document) != entry:
             yield Damage(entry, manifest.NAME, "does not belong to an entry of this name")
             return
+    except EntryMissing:
+        if not os.path.lexists(path):
+            raise
+        yield Damage(entry, manifest.NAME, "is missing")
+        return
     except (IntegrityError, tree.TreeError) as error:
         yield Damage(entry, manifest.NAME, error.message)
         return
@@ -48,15 +60,15 @@ def verify(store: Store, entry: EntryId) -> Iterator[Damage]:
         name = content_path(entry, document).partition("/")[2]
         expected.add(name)
     try:
-        found = set(os.listdir(store.path(entry)))
+        found = set(os.listdir(path))
     except FileNotFoundError:
         raise EntryMissing(f"the store has no entry {entry}") from None
     for extra in sorted(found - expected):
         yield Damage(entry, tree.quote(os.fsencode(extra)), "is not part of the entry")
     if isinstance(document, manifest.FileManifest):
-        path = os.path.join(store.path(entry), document.content)
         file = tree.File(document.content, document.size, document.digest)
-        yield from _verify_file(entry, os.fsencode(path), file, check_mode=False)
+        content = os.fsencode(os.path.join(path, document.content))
+        yield from _verify_file(entry, content, file, check_mode=False, sha256=document.sha256)
     elif isinstance(document, manifest.TreeManifest):
         yield from _verify_tree(store, entry, document)
 
@@ -64,23 +76,25 @@ def verify(store: Store, entry: EntryId) -> Iterator[Damage]:
 def _verify_tree(store: Store, entry: EntryId, document: manifest.TreeManifest) -> Iterator[Damage]:
     root = os.fsencode(os.path.join(store.path(entry), document.name))
     expected = {tree.unquote(node.path): node for node in document.nodes}
-    found = _walk(root)
-    if found is None:
-        yield Damage(entry, document.name, "is missing or not a folder")
+    shown_root = tree.quote(document.name.encode())
+    if not stat.S_ISDIR(_mode(root)):
+        yield Damage(entry, shown_root, "is missing or not a folder")
         return
+    found, unreadable = _walk(root)
     # A file system that ignores chmod shows all files as executable, or none.
     bits = {executable for kind, executable in found.values() if kind == "f"}
-    check_mode = len(bits) == 2 or not any(
-        isinstance(node, tree.File) and node.executable for node in document.nodes
-    )
-    prefix = document.name + "/"
+    check_mode = len(bits) == 2 or store.volume.filesystem in fs.SYNCFS_TYPES
+    prefix = shown_root + "/"
+    for folder, what in unreadable.items():
+        yield Damage(entry, prefix + tree.quote(folder), f"cannot be read: {what}")
     for path in sorted(found.keys() - expected.keys()):
         yield Damage(entry, prefix + tree.quote(path), "is not part of the entry")
     for path, node in sorted(expected.items()):
         shown = prefix + node.path
         here = found.get(path)
         if here is None:
-            yield Damage(entry, shown, "is missing")
+            if not path.startswith(tuple(unreadable)):
+                yield Damage(entry, shown, "is missing")
         elif isinstance(node, tree.Folder):
             if here[0] != "d":
                 yield Damage(entry, shown, "is not a folder")
@@ -97,7 +111,7 @@ def _verify_tree(store: Store, entry: EntryId, document: manifest.TreeManifest) 
 
 
 def _verify_file(
-    entry: EntryId, path: bytes, node: tree.File, *, check_mode: bool
+    entry: EntryId, path: bytes, node: tree.File, *, check_mode: bool, sha256: str | None = None
 ) -> Iterator[Damage]:
     try:
         status = os.lstat(path)
@@ -107,42 +121,53 @@ def _verify_file(
         if status.st_size != node.size:
             yield Damage(entry, node.path, f"has {status.st_size} bytes instead of {node.size}")
             return
-        hasher = blake3()
+        content, checksum = blake3(), hashlib.sha256()
         for chunk in chunks(path):
-            hasher.update(chunk)
+            content.update(chunk)
+            if sha256 is not None:
+                checksum.update(chunk)
     except FileNotFoundError:
         yield Damage(entry, node.path, "is missing")
         return
     except OSError as error:
         yield Damage(entry, node.path, f"cannot be read: {error.strerror}")
         return
-    if hasher.hexdigest() != node.digest:
+    if content.hexdigest() != node.digest:
         yield Damage(entry, node.path, "has other bytes")
+    elif sha256 is not None and checksum.hexdigest() != sha256:
+        yield Damage(entry, manifest.NAME, "has another SHA-256 than the file")
     elif check_mode and bool(status.st_mode & stat.S_IXUSR) != node.executable:
         yield Damage(entry, node.path, "lost or gained its executable bit")
 
 
-def _walk(root: bytes) -> dict[bytes, tuple[str, bool]] | None:
-    """Every path below `root` with its kind (f, l, d or o) and executable bit."""
-    if not stat.S_ISDIR(_mode(root)):
-        return None
+def _walk(root: bytes) -> tuple[dict[bytes, tuple[str, bool]], dict[bytes, str]]:
+    """Every path below `root` with its kind (f, l, d or o) and executable bit.
+
+    Beside them the folders that cannot be read (with a final slash), and why.
+    """
     found: dict[bytes, tuple[str, bool]] = {}
+    unreadable: dict[bytes, str] = {}
     waiting = [b""]
     while waiting:
         folder = waiting.pop()
-        with os.scandir(root + b"/" + folder) as scan:
-            for item in scan:
-                path = folder + item.name
-                if item.is_symlink():
-                    found[path] = ("l", False)
-                elif item.is_dir():
-                    found[path] = ("d", False)
-                    waiting.append(path + b"/")
-                else:
-                    mode = _mode(item.path)
-                    kind = "f" if stat.S_ISREG(mode) else "o"
-                    found[path] = (kind, bool(mode & stat.S_IXUSR))
-    return found
+        try:
+            with os.scandir(root + b"/" + folder) as scan:
+                items = list(scan)
+        except OSError as error:
+            unreadable[folder] = error.strerror or str(error)
+            continue
+        for item in items:
+            path = folder + item.name
+            if item.is_symlink():
+                found[path] = ("l", False)
+            elif item.is_dir():
+                found[path] = ("d", False)
+                waiting.append(path + b"/")
+            else:
+                mode = _mode(item.path)
+                kind = "f" if stat.S_ISREG(mode) else "o"
+                found[path] = (kind, bool(mode & stat.S_IXUSR))
+    return found, unreadable
 
 
 def _mode(path: bytes) -> int:

@@ -107,5 +107,9 @@ class Volume:
             return
         # Last, so that a volume with a format file is whole; two hosts write the same bytes.
         staged = os.path.join(self.tmp, fs.unique())
-        fs.write_synced(staged, f"cvs-layout {LAYOUT}\n".encode())
-        fs.rename(staged, os.path.join(self.root, "format"))
+        try:
+            fs.write_synced(staged, f"cvs-layout {LAYOUT}\n".encode())
+            fs.rename(staged, os.path.join(self.root, "format"))
+        except BaseException:
+            fs.remove_tree(staged)
+            raise

@@ -343,13 +343,18 @@ def _check_paths(models: Sequence[Model]) -> None:
                 )
 
 
-def with_commits(data: Mapping[str, Any], core: str, nodes: Sequence[str]) -> dict[str, Any]:
-    """A parsed spec with the commits of its core and nodes written in."""
+def with_commits(
+    data: Mapping[str, Any], core: str | None, nodes: Sequence[str | None]
+) -> dict[str, Any]:
+    """A parsed spec with the commits of its core and nodes written in; None leaves one alone."""
+
+    def pinned(source: Mapping[str, Any], commit: str | None) -> dict[str, Any]:
+        return dict(source) if commit is None else {**source, "commit": commit}
+
     changed = dict(data)
-    changed["comfy"] = {**data["comfy"], "commit": core}
+    changed["comfy"] = pinned(data["comfy"], core)
     if "custom_nodes" in data:
         changed["custom_nodes"] = [
-            {**node, "commit": commit}
-            for node, commit in zip(data["custom_nodes"], nodes, strict=True)
+            pinned(node, commit) for node, commit in zip(data["custom_nodes"], nodes, strict=True)
         ]
     return changed

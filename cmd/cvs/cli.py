@@ -1,0 +1,199 @@
+"""What the commands share: options, output, errors, and the objects that they work on."""
+
+import argparse
+import errno
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from cvs.settings import Settings
+from cvs.store.entries import Store
+from cvs.store.errors import CvsError, InputError
+from cvs.store.progress import Progress
+from cvs.store.volume import Volume
+
+#: Exit code after Ctrl-C and after SIGTERM, as shells have them.
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors look like all others of cvs."""
+
+    def __init__(self, command: str, description: str, examples: str) -> None:
+        super().__init__(
+            prog=f"cvs {command}",
+            description=description,
+            epilog=f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse for what it cannot parse."""
+        raise InputError(message, hint=f"`{self.prog} --help` shows the options")
+
+    def version_argument(self, what: str = "the version") -> None:
+        """Adds the version's name, or the path of its spec."""
+        self.add_argument("version", metavar="ID", help=f"{what}: its name, or its spec's path")
+
+    def common(self, *, network: bool = False) -> None:
+        """Adds the options that all commands have, and those of commands that fetch."""
+        group = self.add_argument_group("common options")
+        group.add_argument("--json", action="store_true", help="give the result as JSON")
+        group.add_argument("--quiet", "-q", action="store_true", help="say nothing but errors")
+        group.add_argument("--versions-dir", metavar="DIR", help="the folder of specs")
+        if network:
+            group.add_argument("--offline", action="store_true", help="make no connection at all")
+            group.add_argument(
+                "--allow-local",
+                action="store_true",
+                help="accept repositories that are folders or servers of this machine",
+            )
+            group.add_argument(
+                "--wheels-dir", metavar="DIR", help="a folder of wheels, asked before any index"
+            )
+            group.add_argument("--lock-file", metavar="FILE", help="the lock, instead of its place")
+
+
+class Session:
+    """One run of a command: its settings, output and store."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.settings = Settings(os.environ)
+        self.json: bool = getattr(options, "json", False)
+        self.quiet: bool = getattr(options, "quiet", False)
+        self._progress: Progress | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """Where long work reports: the terminal, or plain lines on standard error."""
+        if self._progress is None:
+            if self.quiet:
+                self._progress = Progress()
+            else:
+                from cvs.terminal import progress
+
+                self._progress = progress()
+        return self._progress
+
+    @property
+    def volume(self) -> Volume:
+        """The volume."""
+        return Volume(self.settings.cache_root)
+
+    @property
+    def store(self) -> Store:
+        """The store on it, its layout checked."""
+        volume = self.volume
+        volume.check()
+        return Store(volume)
+
+    def say(self, text: str) -> None:
+        """Tells a person something: on standard error, not with --quiet or --json."""
+        if not self.quiet and not self.json:
+            print(text, file=sys.stderr)
+
+    def result(self, data: Any, text: str) -> None:
+        """Gives the result: as JSON or as text, on standard output."""
+        if self.json:
+            import orjson
+
+            sys.stdout.write(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode() + "\n")
+        elif text and not self.quiet:
+            print(text)
+
+    def flag(self, name: str) -> bool:
+        """An environment variable that is true or false."""
+        try:
+            return self.settings.flag(name)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
+
+def run_command(name: str, arguments: Sequence[str]) -> int:
+    """Runs a command; every error that cvs explains becomes a sentence and an exit code."""
+    signal.signal(signal.SIGTERM, _on_terminate)
+    try:
+        module = importlib.import_module(f"cvs.cmd_{name.replace('-', '_')}")
+        code: int = module.run(list(arguments))
+        sys.stdout.flush()
+        return code
+    except CvsError as error:
+        return _report(error, "--json" in arguments)
+    except KeyboardInterrupt:
+        print("interrupted: nothing is broken, run it again to go on", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in _EXPLAINED:
+            raise
+        return _report(_explain(error), "--json" in arguments)
+
+
+#: What the world does to a file system that is no defect of cvs.
+_EXPLAINED = {
+    errno.ENOSPC: "no space is left",
+    errno.EDQUOT: "the quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission is denied",
+    errno.EPERM: "the operation is not permitted",
+    errno.EIO: "the file system does not answer (input/output error)",
+    errno.ENOTDIR: "a part of the path is not a folder",
+    errno.ENAMETOOLONG: "the path is too long",
+    errno.EMFILE: "too many files are open",
+}
+
+
+def _explain(error: OSError) -> CvsError:
+    assert error.errno is not None
+    name = error.filename
+    place = os.fsdecode(name) if isinstance(name, str | bytes) else Settings(os.environ).cache_root
+    hint = None
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free some space and run it again: what was stored is kept, nothing is half written"
+    return CvsError(f"{_EXPLAINED[error.errno]}: {place}", hint=hint)
+
+
+def _report(error: CvsError, as_json: bool) -> int:
+    if as_json:
+        document = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        print(json.dumps(document, ensure_ascii=False))
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    return error.exit_code
+
+
+def _on_terminate(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(TERMINATED)
+
+
+def size(count: int | None) -> str:
+    """A number of bytes for people: `1.4 GB`; `?` if unknown."""
+    if count is None:
+        return "?"
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as columns that line up; the last column is not padded."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,146 @@
+"""`cvs create`: write the spec of a new version, its refs resolved to commits."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from cvs import project
+from cvs.cli import Parser, Session
+from cvs.store import document
+from cvs.store.errors import InputError
+from cvs.store.ingest import chunks
+from cvs.versions import resolve
+from cvs.versions import spec as specs
+
+DEFAULT_REPO = "https://github.com/comfyanonymous/ComfyUI"
+
+EXAMPLES = """\
+  cvs create wan-demo --repo https://github.com/comfyanonymous/ComfyUI@master \\
+      --nodes nodes.json --models models.yaml
+  cvs create test --nodes https://github.com/cubiq/ComfyUI_essentials@main
+  cvs create mine --models models.json --models-root /workspace/models --auto-checksum
+"""
+
+
+def parser() -> Parser:
+    """The options."""
+    found = Parser("create", "Write the spec of a new version.", EXAMPLES)
+    found.version_argument("the new version")
+    found.add_argument("--repo", default=DEFAULT_REPO, metavar="REPO[@REF]", help="ComfyUI itself")
+    found.add_argument("--ref", help="its branch, tag or commit")
+    found.add_argument(
+        "--nodes",
+        action="append",
+        default=[],
+        metavar="JSON|FILE|REPO[@REF]",
+        help="custom nodes: a list as JSON, a JSON or YAML file, or one repository; repeats",
+    )
+    found.add_argument("--nodes-file", action="append", default=[], metavar="FILE")
+    found.add_argument(
+        "--models",
+        action="append",
+        default=[],
+        metavar="JSON|FILE",
+        help="models: a list as JSON, or a JSON or YAML file; repeats",
+    )
+    found.add_argument("--models-file", action="append", default=[], metavar="FILE")
+    found.add_argument(
+        "--package", action="append", default=[], metavar="REQUIREMENT", help="a Python package"
+    )
+    found.add_argument("--models-root", metavar="DIR", help="where models lie already")
+    found.add_argument(
+        "--auto-checksum", action="store_true", help="fill in sha256 from files in --models-root"
+    )
+    found.add_argument("--output", metavar="FILE", help="the spec's file")
+    found.add_argument("--force", action="store_true", help="replace an existing spec")
+    found.common(network=True)
+    return found
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command."""
+    session = Session(parser().parse_args(arguments))
+    options = session.options
+    specs.check_version_id(options.version, "the version")
+    path = options.output or project.spec_file(session)
+    if os.path.lexists(path) and not options.force:
+        raise InputError(f"{path} exists already", hint="--force replaces it")
+    comfy = {"repo": options.repo}
+    if options.ref:
+        comfy["ref"] = options.ref
+    data: dict[str, Any] = {
+        "schema_version": specs.SCHEMA,
+        "version_id": options.version,
+        "comfy": comfy,
+        "custom_nodes": _nodes([*options.nodes, *options.nodes_file]),
+        "models": list(_lists([*options.models, *options.models_file], "models")),
+        "python_packages": options.package,
+        "env": {},
+        "options": {},
+    }
+    if options.auto_checksum:
+        _fill_checksums(session, data["models"], path)
+    spec = specs.parse(data, path)
+    access = project.access(session, spec)
+    commits = [source.commit or resolve.tip(source, access) for source in (spec.core, *spec.nodes)]
+    data = specs.with_commits(data, commits[0], commits[1:])
+    project.write_spec(path, data, replace=options.force)
+    session.result(
+        {"version": spec.version_id, "file": path, "spec": data},
+        f"wrote {path}: ComfyUI {commits[0][:12]}, {len(spec.nodes)} nodes, "
+        f"{len(spec.models)} models",
+    )
+    return 0
+
+
+def _nodes(given: Iterable[str]) -> list[Any]:
+    found: list[Any] = []
+    for text in given:
+        if _is_document(text):
+            found.extend(_lists([text], "custom_nodes"))
+        else:
+            found.append({"repo": text})
+    return found
+
+
+def _is_document(text: str) -> bool:
+    return text.lstrip().startswith(("[", "{")) or text.endswith((".json", ".yaml", ".yml"))
+
+
+def _lists(given: Iterable[str], field: str) -> Iterable[Any]:
+    for text in given:
+        if text.lstrip().startswith(("[", "{")):
+            data, where = document.load_json(text.encode(), f"--{field}"), f"--{field}"
+        else:
+            data, where = document.load(text), text
+        if isinstance(data, dict) and field in data:
+            data = data[field]
+        if not isinstance(data, list):
+            raise InputError(f"{where}: a list is needed, or an object with a list {field!r}")
+        for index, item in enumerate(data):
+            if isinstance(item, str) and field == "custom_nodes":
+                item = {"repo": item}
+            if not isinstance(item, dict):
+                raise InputError(f"{where}: {field}[{index}]: an object is needed")
+            yield item
+
+
+def _fill_checksums(session: Session, models: list[Any], path: str) -> None:
+    """Adds the sha256 of every model that lies in the models folder and has none."""
+    root = session.options.models_root or project.models_dir(session)
+    data = {"schema_version": specs.SCHEMA, "version_id": "x", "comfy": {"repo": DEFAULT_REPO}}
+    for raw, model in zip(
+        models, specs.parse({**data, "models": models}, path).models, strict=True
+    ):
+        file = os.path.join(root, model.path)
+        if model.sha256 is not None or not os.path.isfile(file):
+            if model.sha256 is None:
+                session.progress.warn(f"{model.path} is not in {root}: no checksum")
+            continue
+        digest = hashlib.sha256()
+        with session.progress.task(f"checksum of {model.name}", os.path.getsize(file)) as task:
+            for chunk in chunks(file):
+                digest.update(chunk)
+                task.advance(len(chunk))
+        raw["checksum"] = f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,65 @@
+"""`cvs resolve`: resolve a spec into its lock."""
+
+from typing import Any
+
+import msgspec
+
+from cvs import project
+from cvs.cli import Parser, Session, size, table
+from cvs.versions import lock as locks
+from cvs.versions import resolve
+from cvs.versions.lock import Lock
+
+EXAMPLES = """\
+  cvs resolve wan-demo
+  cvs resolve wan-demo --offline
+  cvs resolve ./versions/wan-demo.json --json
+"""
+
+
+def parser() -> Parser:
+    """The options."""
+    found = Parser("resolve", "Resolve a spec into its lock: commits, wheels, models.", EXAMPLES)
+    found.version_argument()
+    found.common(network=True)
+    return found
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command."""
+    session = Session(parser().parse_args(arguments))
+    lock, changed, file = resolved(session)
+    state = "resolved" if changed else "nothing to resolve"
+    session.result(report(lock, changed, file), f"{lock.version_id}: {state}, {file}")
+    return 0
+
+
+def resolved(session: Session) -> tuple[Lock, bool, str]:
+    """Resolves what the lock lacks; the lock, whether it changed, and its file."""
+    spec = project.load_spec(session)
+    store = session.store
+    file = project.lock_file(session, spec.version_id)
+    old = locks.read(file)
+    lock = resolve.resolve(store, spec, old, project.access(session, spec))
+    if lock != old:
+        locks.write(file, lock, store.volume.tmp)
+    return lock, lock != old, file
+
+
+def report(lock: Lock, changed: bool, file: str) -> dict[str, Any]:
+    """The JSON result."""
+    return {"changed": changed, "file": file, "lock": msgspec.to_builtins(lock)}
+
+
+def rows(lock: Lock) -> str:
+    """A lock as a table for people."""
+    lines = [("core", lock.core.name, lock.core.commit[:12], size(lock.core.size))]
+    lines += [("node", node.name, node.commit[:12], size(node.size)) for node in lock.nodes]
+    lines += [
+        ("wheel", wheel.name, wheel.version, size(wheel.size)) for wheel in lock.python.wheels
+    ]
+    lines += [
+        ("model", model.path, (model.entry or model.sha256 or "?")[:12], size(model.size))
+        for model in lock.models
+    ]
+    return table(lines)

@@ -1,0 +1,34 @@
+"""`cvs validate`: resolve every commit, check every field, save the lock, and show it."""
+
+from cvs.cli import Parser, Session
+from cvs.cmd_resolve import report, resolved, rows
+
+EXAMPLES = """\
+  cvs validate wan-demo
+  cvs validate wan-demo --offline
+"""
+
+
+def parser() -> Parser:
+    """The options."""
+    found = Parser("validate", "Resolve a spec and check every field of it.", EXAMPLES)
+    found.version_argument()
+    found.common(network=True)
+    return found
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command."""
+    session = Session(parser().parse_args(arguments))
+    lock, changed, file = resolved(session)
+    python = lock.python.interpreter
+    text = [rows(lock), f"Python {python.version} ({python.platform})"]
+    undated = [wheel.name for wheel in lock.python.wheels if wheel.uploaded is None]
+    if lock.python.exclude_newer:
+        text.append(f"no package newer than {lock.python.exclude_newer}")
+        if undated:
+            text.append(f"undated, so whatever their age: {', '.join(undated)}")
+    text += [f"not followed: {line}" for line in lock.python.ignored]
+    text.append(f"{lock.version_id} is valid; its lock is {file}")
+    session.result(report(lock, changed, file), "\n".join(text))
+    return 0

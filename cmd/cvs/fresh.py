@@ -1,0 +1,102 @@
+"""The quick way out of a realize that has nothing to do.
+
+A realize that succeeded leaves a note on this host's own disk: a digest over all that it read
+and the links that it left. While those are as they were there is nothing to do. The note is
+advice; without it, or with any option, the whole way is gone and finds the same.
+
+Imports nothing but `os`, the settings and blake3: this is the most frequent of all runs.
+"""
+
+import os
+from collections.abc import Mapping
+
+from blake3 import blake3
+
+from cvs.settings import Settings
+
+
+def nothing_to_do(arguments: list[str], environment: Mapping[str, str]) -> str | None:
+    """The line to print if a realize with these arguments has nothing to do, else None."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        return None
+    settings = Settings(environment)
+    try:
+        with open(_note(settings, arguments[0]), encoding="utf-8") as file:
+            lines = file.read().split("\n")
+        version, number, made, *links = lines
+        if version != _fingerprint(settings, arguments[0]) or not os.path.isdir(made):
+            return None
+        for link in links:
+            path, _, target = link.partition("\t")
+            if os.readlink(path) != target:
+                return None
+        if not os.path.exists(f"{os.path.dirname(links[0].partition('	')[0])}/{number}/main.py"):
+            return None
+    except (OSError, ValueError, IndexError):
+        return None
+    return message(os.path.basename(arguments[0]).removesuffix(".json"), int(number))
+
+
+def message(version: str, number: int) -> str:
+    """What is said when there is nothing to do."""
+    return f"{version}: generation {number} is current, nothing to do"
+
+
+def remember(version: str, environment: Mapping[str, str], number: int, made: str) -> None:
+    """Leaves the note after a realize of `version` without options.
+
+    Args:
+        number: the generation that is current now.
+        made: the folder of its environment.
+    """
+    from cvs.store import fs
+
+    settings = Settings(environment)
+    name = os.path.basename(version).removesuffix(".json")
+    profile = f"{settings.cache_root}/profiles/{name}"
+    paths = [
+        f"{profile}/current",
+        settings.comfy_home(name),
+        f"{settings.cache_root}/state/{name}/models",
+    ]
+    note = _note(settings, version)
+    staged = f"{note}.{fs.unique()}"
+    try:
+        links = [f"{path}\t{os.readlink(path)}" for path in paths]
+        text = "\n".join([_fingerprint(settings, version), str(number), made, *links])
+        fs.makedirs(os.path.dirname(note))
+        fs.write_file(staged, text.encode())
+        fs.rename(staged, note)
+    except OSError:
+        # Another realize is under way, or the disk is full: the next one takes the whole way.
+        fs.remove_tree(staged)
+
+
+def _note(settings: Settings, version: str) -> str:
+    place = blake3(f"{settings.cache_root}\0{settings.spec_file(version)}".encode())
+    return f"{settings.local_root}/realized/{place.hexdigest()[:32]}"
+
+
+def _fingerprint(settings: Settings, version: str) -> str:
+    """A digest over the spec, the lock and every setting that a realize depends on."""
+    from cvs.main import VERSION
+
+    name = os.path.basename(version).removesuffix(".json")
+    digest = blake3()
+    for path in (
+        settings.spec_file(version),
+        f"{settings.cache_root}/resolved/{name}.lock.json",
+        f"{settings.cache_root}/format",
+    ):
+        with open(path, "rb") as file:
+            data = file.read()
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    for text in (
+        VERSION,
+        settings.comfy_home(name),
+        settings.models_dir,
+        settings.get("COMFY_PYTHON") or "",
+    ):
+        digest.update(text.encode() + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,113 @@
+"""Where a command finds the spec, lock and profile of the version that it was given."""
+
+import os
+
+from cvs.cli import Session
+from cvs.profiles.generations import Profile
+from cvs.store import document
+from cvs.store.errors import InputError
+from cvs.versions import spec as specs
+from cvs.versions.access import Access, check_wheels_dir
+from cvs.versions.spec import Spec
+
+
+def spec_file(session: Session) -> str:
+    """The file of the spec that the command names."""
+    return session.settings.spec_file(session.options.version, session.options.versions_dir)
+
+
+def load_spec(session: Session) -> Spec:
+    """Reads the spec that the command names.
+
+    Raises:
+        InputError: there is none, or it cannot be used.
+    """
+    file = spec_file(session)
+    if not os.path.exists(file):
+        raise InputError(
+            f"there is no version {session.options.version!r}: {file} does not exist",
+            hint="`cvs list` shows the versions, `cvs create` makes one",
+        )
+    spec = specs.load(file)
+    given = session.options.version
+    if spec_file(session) != given and spec.version_id != given:
+        raise InputError(f"{file}: version_id: {spec.version_id!r} is not the file's name")
+    return spec
+
+
+def version_id(session: Session) -> str:
+    """The version's name, for commands that do without its spec.
+
+    Raises:
+        InputError: it cannot be the name of a version.
+    """
+    given: str = session.options.version
+    if "/" in given or given.endswith(".json"):
+        return load_spec(session).version_id
+    specs.check_version_id(given, "the version")
+    return given
+
+
+def profile(session: Session) -> Profile:
+    """The generations of the version that the command names."""
+    volume = session.volume
+    volume.check()
+    return Profile(volume, version_id(session))
+
+
+def environment_of(session: Session) -> dict[str, str]:
+    """The spec's `env`; nothing where the spec is not at hand, as on a worker."""
+    if not os.path.exists(spec_file(session)):
+        session.say(f"note: no spec {spec_file(session)}, so no variables of its env")
+        return {}
+    return load_spec(session).env
+
+
+def lock_file(session: Session, version: str) -> str:
+    """The file of a version's lock."""
+    given = getattr(session.options, "lock_file", None)
+    return given or os.path.join(session.volume.resolved, f"{version}.lock.json")
+
+
+def models_dir(session: Session) -> str:
+    """MODELS_DIR, or the option in its place."""
+    given = getattr(session.options, "models_dir", None)
+    return os.path.abspath(os.path.expanduser(given)) if given else session.settings.models_dir
+
+
+def access(session: Session, spec: Spec | None = None) -> Access:
+    """What resolvers may use in this run."""
+    options = session.options
+    check_wheels_dir(options.wheels_dir)
+    offline = (
+        options.offline or session.flag("COMFY_OFFLINE") or (spec is not None and spec.offline)
+    )
+    loose = models_dir(session)
+    return Access(
+        offline=offline or (spec is not None and spec.offline),
+        allow_local=options.allow_local,
+        python=session.settings.get("COMFY_PYTHON"),
+        wheels_dir=options.wheels_dir and os.path.abspath(options.wheels_dir),
+        model_dirs=tuple(dict.fromkeys((loose, session.volume.models))),
+        progress=session.progress,
+    )
+
+
+def write_spec(path: str, data: object, *, replace: bool) -> None:
+    """Writes a spec in one rename, in the form that specs have.
+
+    Raises:
+        InputError: the file exists and may not be replaced, or its folder cannot be written.
+    """
+    from cvs.store import fs
+
+    if os.path.lexists(path) and not replace:
+        raise InputError(f"{path} exists already", hint="--force replaces it")
+    folder = os.path.dirname(os.path.abspath(path))
+    staged = os.path.join(folder, f".{os.path.basename(path)}.{fs.unique()}")
+    try:
+        fs.makedirs(folder)
+        fs.write_synced(staged, document.pretty(data))
+        fs.rename(staged, path)
+    finally:
+        fs.remove_tree(staged)

@@ -1,0 +1,275 @@
+"""Realizing: a spec becomes a generation that is current.
+
+The order is that of docs/design.md and it is what makes this safe beside other hosts and a
+collection: (A1) a lease for the whole closure, (A2) then the check that every entry is there and
+none is condemned, (A3) the lease's record gets its permanent name, (A4) the view is renamed into
+place and `current` flips, (A5) the lease is dropped. Everything that can fail comes before A3;
+the generation in use is not touched by it.
+"""
+
+import concurrent.futures
+import os
+import socket
+from collections.abc import Sequence
+
+import msgspec
+from blake3 import blake3
+
+from cvs.profiles import environment, home, state, view
+from cvs.profiles.generations import Profile
+from cvs.store import fs, leases
+from cvs.store.digest import EntryId
+from cvs.store.entries import Store, content_path
+from cvs.store.errors import InputError, StoreError
+from cvs.store.record import Place, Record
+from cvs.store.stage import now
+from cvs.versions import interpreter, models, resolve, wheels
+from cvs.versions import lock as locks
+from cvs.versions.access import Access
+from cvs.versions.lock import Lock
+from cvs.versions.spec import Spec
+
+#: Models fetched at once.
+PARALLEL = 3
+
+#: How often the closure is completed again because a collection took part of it.
+ATTEMPTS = 5
+
+#: Seconds since its last heartbeat after which a lease is not taken for a running process.
+LIVE = 300.0
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a version is realized to."""
+
+    lock_file: str
+    home: str
+    """COMFY_HOME."""
+    models_dir: str
+    local_root: str
+    replace: bool = False
+    """Move a real folder at COMFY_HOME aside."""
+    force: bool = False
+    """Re-point a COMFY_HOME that a running process of another version uses."""
+
+
+class Realized(msgspec.Struct, frozen=True, kw_only=True):
+    """What a realize did."""
+
+    version: str
+    generation: int
+    home: str
+    view: str
+    environment: str
+    python: str
+    new_generation: bool
+    switched: bool
+    changed: bool
+    """False when there was nothing to do."""
+    moved_home: str | None
+    """Where a real folder at COMFY_HOME was moved to."""
+
+
+def realize(
+    store: Store, spec: Spec, target: Target, access: Access, *, locked: bool = False
+) -> Realized:
+    """Realizes a spec; with nothing to do changes nothing.
+
+    Args:
+        locked: refuse a lock that is not fresh instead of resolving.
+
+    Raises:
+        InputError: the spec, the lock or COMFY_HOME cannot be used.
+        SourceError, OfflineError, IntegrityError: something cannot be had as it was locked.
+    """
+    volume = store.volume
+    volume.prepare()
+    profile = Profile(volume, spec.version_id)
+    _check_home(target, profile)
+    old = locks.read(target.lock_file)
+    if locked:
+        lock = resolve.check_locked(spec, old, target.lock_file)
+    else:
+        lock = resolve.resolve(store, spec, old, access)
+        if lock != old:
+            locks.write(target.lock_file, lock, volume.tmp)
+    found = interpreter.find(resolve.minor(lock.python.interpreter), access.python)
+    warning = interpreter.check(lock.python.interpreter, interpreter.probe(found).interpreter)
+    if warning:
+        access.progress.warn(warning)
+    for _ in range(ATTEMPTS):
+        completed, wheel_set = materialize(store, spec, lock, access)
+        if completed != lock:
+            locks.write(target.lock_file, completed, volume.tmp)
+            lock = completed
+        wanted = _record(store, spec, lock, wheel_set)
+        with leases.Lease.take(volume, wanted) as lease:
+            if leases.missing(store, wanted.entries):
+                # A collection was quicker than our lease; what it took is fetched again.
+                continue
+            try:
+                return _publish(store, profile, wanted, lease, lock, found, target)
+            except leases.LeaseLost:
+                continue
+    raise StoreError(
+        f"{spec.version_id}: entries vanish as fast as they are stored",
+        hint="is a `cvs gc --now` running again and again?",
+    )
+
+
+def _publish(
+    store: Store,
+    profile: Profile,
+    wanted: Record,
+    lease: leases.Lease,
+    lock: Lock,
+    python: str,
+    target: Target,
+) -> Realized:
+    core = next(place.target for place in wanted.links if not place.path)
+    examples = os.path.join(store.volume.store, core, "input")
+    state.prepare(store.volume, profile.version, target.models_dir, examples=examples)
+    made = environment.ensure(
+        store, wanted.wheel_set, lock.python.interpreter, python, target.local_root
+    )
+    number = profile.find(wanted)
+    new = number is None
+    if number is None:
+        staged = view.build(store, wanted)
+        try:
+            number = profile.publish(lease)
+            view.place(staged, profile.view(number))
+        finally:
+            fs.remove_tree(staged)
+    view.ensure(store, profile, number)
+    switched = profile.flip(number)
+    before = home.version_at(target.home, store.volume.profiles)
+    moved = home.point(target.home, profile, replace=target.replace)
+    return Realized(
+        version=profile.version,
+        generation=number,
+        home=target.home,
+        view=profile.view(number),
+        environment=made.path,
+        python=made.python,
+        new_generation=new,
+        switched=switched,
+        changed=new or switched or moved is not None or before != profile.version or made.new,
+        moved_home=moved,
+    )
+
+
+def _check_home(target: Target, profile: Profile) -> None:
+    home.check(target.home, replace=target.replace)
+    other = home.version_at(target.home, profile.volume.profiles)
+    if other in (None, profile.version) or target.force:
+        return
+    if any(
+        record.version == other and age < LIVE for _, record, age in leases.held(profile.volume)
+    ):
+        raise InputError(
+            f"COMFY_HOME {target.home} leads to {other}, which is in use",
+            hint="--target DIR names another place, --force re-points it all the same",
+        )
+
+
+def materialize(store: Store, spec: Spec, lock: Lock, access: Access) -> tuple[Lock, EntryId]:
+    """Puts everything that a lock names into the store.
+
+    Returns:
+        The lock, completed with what was learned of models, and the wheel set's entry.
+    """
+    for source, commit in zip([spec.core, *spec.nodes], [lock.core, *lock.nodes], strict=True):
+        resolve.ensure_commit(store, source, commit, access)
+    wheel_set = wheels.fetch(
+        store,
+        lock.python,
+        settings=spec.python,
+        wheels_dir=access.wheels_dir,
+        offline=access.offline,
+        python=access.python,
+        progress=access.progress,
+    )
+    if spec.skip_models or not spec.models:
+        return lock, wheel_set
+    with concurrent.futures.ThreadPoolExecutor(PARALLEL) as pool:
+        futures = [
+            pool.submit(models.ensure, store, wanted, model, access)
+            for wanted, model in zip(spec.models, lock.models, strict=True)
+        ]
+        try:
+            fetched = tuple(future.result() for future in futures)
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+    return msgspec.structs.replace(lock, models=fetched), wheel_set
+
+
+def _record(store: Store, spec: Spec, lock: Lock, wheel_set: EntryId) -> Record:
+    """The record of a lock whose every entry is in the store."""
+    links = [_place(store, "", lock.core.entry)]
+    links += [_place(store, f"custom_nodes/{node.name}", node.entry) for node in lock.nodes]
+    if not spec.skip_models:
+        links += [
+            _place(store, f"models/{model.path}", model.entry)
+            for model in lock.models
+            if model.entry is not None
+        ]
+    roots = [wheel_set, *(EntryId(link.target.partition("/")[0]) for link in links)]
+    return Record(
+        version=spec.version_id,
+        created=now(),
+        host=socket.gethostname(),
+        parts=msgspec.to_builtins(lock.parts),
+        entries=tuple(sorted(store.closure(roots))),
+        wheel_set=wheel_set,
+        interpreter=msgspec.to_builtins(lock.python.interpreter),
+        links=tuple(sorted(links, key=lambda place: place.path)),
+        lock=blake3(locks.encode(lock)).hexdigest(),
+    )
+
+
+def _place(store: Store, path: str, entry: EntryId) -> Place:
+    return Place(path, content_path(entry, store.manifest(entry)))
+
+
+def rollback(store: Store, profile: Profile, number: int | None = None) -> tuple[int, int]:
+    """Makes an earlier (or any other) generation current again; no entry is touched.
+
+    The record is linked into leases/ first: a generation that retention removes meanwhile is
+    noticed, not lost.
+
+    Returns:
+        The number that was current, and the one that is now.
+
+    Raises:
+        InputError: there is no such generation.
+        StoreError: entries of it are gone.
+    """
+    before = profile.current()
+    if before is None:
+        raise InputError(
+            f"{profile.version} is not realized here", hint=f"cvs realize {profile.version}"
+        )
+    wanted = profile.before(before) if number is None else number
+    record = profile.record(wanted)
+    try:
+        lease = leases.Lease.of_generation(profile.volume, profile.record_path(wanted))
+    except FileNotFoundError:
+        raise InputError(f"{profile.version} has no generation {wanted} any more") from None
+    with lease:
+        check_entries(store, record)
+        view.ensure(store, profile, wanted)
+        profile.flip(wanted)
+    return before, wanted
+
+
+def check_entries(store: Store, record: Record) -> None:
+    """Raises StoreError if an entry of a generation is not there: asked under a lease for it."""
+    gone: Sequence[EntryId] = leases.missing(store, record.entries)
+    if gone:
+        raise StoreError(
+            f"{len(gone)} entries of {record.version} are gone, the first is {gone[0][:16]}",
+            hint=f"cvs realize {record.version}",
+        )

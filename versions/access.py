@@ -1,0 +1,30 @@
+"""What resolvers and fetchers may use: the network, this machine, and where to report."""
+
+import msgspec
+
+from cvs.store.errors import InputError
+from cvs.store.progress import SILENT, Progress
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """The permissions and places of one run."""
+
+    offline: bool = False
+    """No connection at all."""
+    allow_local: bool = False
+    """Repositories may be folders and servers of this machine."""
+    python: str | None = None
+    """COMFY_PYTHON."""
+    wheels_dir: str | None = None
+    """A folder of wheels, asked first; the only source of wheels when offline."""
+    model_dirs: tuple[str, ...] = ()
+    """Folders with models that need not be fetched if their bytes are right."""
+    progress: Progress = SILENT
+
+
+def check_wheels_dir(path: str | None) -> None:
+    """Raises InputError unless `path` is None or a folder."""
+    import os
+
+    if path is not None and not os.path.isdir(path):
+        raise InputError(f"--wheels-dir: {path} is not a folder")

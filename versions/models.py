@@ -1,0 +1,229 @@
+"""Models: where one lives, what is known of it beforehand, and how it gets into the store.
+
+Sources here: http(s) URLs, file:// URLs and paths of this machine.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+import msgspec
+
+from cvs.store import refs
+from cvs.store.digest import EntryId
+from cvs.store.entries import Store
+from cvs.store.errors import InputError, IntegrityError, OfflineError, SourceError
+from cvs.store.ingest import chunks
+from cvs.store.manifest import FileManifest
+from cvs.store.progress import Task
+from cvs.store.stage import Staged
+from cvs.versions.access import Access
+from cvs.versions.lock import Model
+from cvs.versions.spec import Model as Wanted
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+
+#: Parameters of a query that are secrets or die soon; never kept.
+_SECRET = re.compile(
+    r"token|access_token|api_?key|key|auth.*|sig|signature|se|sp|sv|x-(amz|goog)-.*|expires",
+    re.IGNORECASE,
+)
+
+
+def describe(wanted: Wanted, access: Access) -> Model:
+    """What can be known of a model before it is fetched.
+
+    Raises:
+        InputError: a source of a kind that is not known, or a local file that is not there.
+        SourceError: the server does not have it.
+    """
+    size: int | None
+    path = local_path(wanted)
+    if path is not None:
+        try:
+            size = os.stat(path).st_size
+        except OSError as error:
+            raise InputError(f"{wanted.where}.source: {path}: {error.strerror}") from None
+        if not os.path.isfile(path):
+            raise InputError(f"{wanted.where}.source: {path} is not a file")
+        source = ""
+    else:
+        from cvs.versions import download
+
+        source = public_url(wanted.source)
+        with _placed(wanted.where):
+            size = None if access.offline else download.measure(wanted.source).size
+    return Model(
+        name=wanted.name,
+        path=wanted.path,
+        request=wanted.request,
+        source=source,
+        size=size,
+        sha256=wanted.sha256,
+        entry=None,
+    )
+
+
+def local_path(wanted: Wanted) -> str | None:
+    """The absolute path of a source on this machine; None for a URL.
+
+    A relative path is relative to the spec's folder, or else to the working directory.
+
+    Raises:
+        InputError: a kind of source that is not known.
+    """
+    text = wanted.source
+    match = _SCHEME.match(text)
+    if match is None:
+        base = os.path.dirname(os.path.abspath(wanted.where.partition(": ")[0]))
+        beside = os.path.join(base, os.path.expanduser(text))
+        return beside if os.path.exists(beside) else os.path.abspath(os.path.expanduser(text))
+    scheme = match[1].lower()
+    if scheme == "file":
+        parts = urlsplit(text)
+        if parts.netloc not in ("", "localhost"):
+            raise InputError(f"{wanted.where}.source: {text!r} is not a file of this machine")
+        return unquote(parts.path)
+    if scheme not in ("http", "https"):
+        raise InputError(
+            f"{wanted.where}.source: {scheme}: sources are not known",
+            hint="http://, https://, file:// and paths are",
+        )
+    if not urlsplit(text).hostname:
+        raise InputError(f"{wanted.where}.source: {public_url(text)!r} has no host")
+    return None
+
+
+def public_url(url: str) -> str:
+    """A URL without user, password and secret parameters, for locks and logs."""
+    parts = urlsplit(url)
+    query = [
+        (name, value)
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+        if not _SECRET.fullmatch(name)
+    ]
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, urlencode(query), ""))
+
+
+def stored(store: Store, model: Model) -> EntryId | None:
+    """The entry of a model that need not be fetched.
+
+    A sha256 counts as a name where this volume's own ingest computed it (a ref).
+    """
+    if model.entry is not None and store.has(model.entry):
+        return model.entry
+    if model.sha256 is not None:
+        entry = refs.get(store.volume, "sha256", model.sha256)
+        if entry is not None and store.has(entry):
+            return entry
+    return None
+
+
+def ensure(store: Store, wanted: Wanted, model: Model, access: Access) -> Model:
+    """Puts a model into the store, if it is not there, and completes what the lock says of it.
+
+    Taken from a loose file of `access.model_dirs` where one has the right bytes, else from its
+    source. What a lock knows, fetched bytes must fit; what it does not know yet is filled in.
+
+    Raises:
+        IntegrityError: the bytes have another digest; names both, keeps nothing.
+        OfflineError: it would have to be fetched.
+        SourceError: the server does not give it.
+    """
+    entry = stored(store, model)
+    if entry is None:
+        entry = _take_loose(store, model, access) or _fetch(store, wanted, model, access)
+    document = store.manifest(entry)
+    if not isinstance(document, FileManifest):
+        raise IntegrityError(f"entry {entry[:16]} is not a file, {model.path} is one")
+    return msgspec.structs.replace(model, entry=entry, sha256=document.sha256, size=document.size)
+
+
+def _take_loose(store: Store, model: Model, access: Access) -> EntryId | None:
+    """Takes a model that lies in a folder of the user already, if its bytes are the right ones."""
+    if model.sha256 is None and model.entry is None:
+        return None
+    for folder in access.model_dirs:
+        path = os.path.join(folder, model.path)
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        if not os.path.isfile(path) or (model.size or status.st_size) != status.st_size:
+            continue
+        with (
+            access.progress.task(f"checking {model.name}", status.st_size) as task,
+            store.stage() as stage,
+        ):
+            staged = stage.file(_counted(chunks(path), task), origin=model.name, name=model.name)
+            if _fits(model, staged):
+                access.progress.note(f"took {model.path} from {folder}")
+                return _publish(store, staged)
+    return None
+
+
+def _fetch(store: Store, wanted: Wanted, model: Model, access: Access) -> EntryId:
+    path = local_path(wanted)
+    if path is None and access.offline:
+        raise OfflineError(
+            f"{wanted.where}: the model {model.name} ({model.source}) is not stored "
+            "and no connection may be made"
+        )
+    with (
+        access.progress.task(f"fetching {model.name}", model.size) as task,
+        store.stage() as stage,
+    ):
+        if path is not None:
+            try:
+                staged = stage.file(_counted(chunks(path), task), name=model.name)
+            except FileNotFoundError:
+                raise InputError(f"{wanted.where}.source: {path} does not exist") from None
+        else:
+            from cvs.versions import download
+
+            def started(answer: download.Answer) -> None:
+                if answer.size is not None:
+                    task.total(answer.size)
+
+            received = download.chunks(wanted.source, size=model.size, started=started)
+            with _placed(wanted.where):
+                staged = stage.file(_counted(received, task), origin=model.source, name=model.name)
+        if not _fits(model, staged):
+            assert isinstance(staged.manifest, FileManifest)
+            known = model.sha256 or model.entry
+            found = staged.manifest.sha256 if model.sha256 else staged.id
+            raise IntegrityError(
+                f"{wanted.where}: {model.name} has the digest {found}, expected is {known}: "
+                "nothing was kept"
+            )
+        return _publish(store, staged)
+
+
+@contextlib.contextmanager
+def _placed(where: str) -> Iterator[None]:
+    """Puts the place in the spec before what a server is to blame for."""
+    try:
+        yield
+    except SourceError as error:
+        raise SourceError(f"{where}: {error.message}", hint=error.hint) from None
+
+
+def _publish(store: Store, staged: Staged) -> EntryId:
+    assert isinstance(staged.manifest, FileManifest)
+    entry = store.publish(staged)[0]
+    refs.put(store.volume, "sha256", staged.manifest.sha256, entry)
+    return entry
+
+
+def _fits(model: Model, staged: Staged) -> bool:
+    assert isinstance(staged.manifest, FileManifest)
+    return model.sha256 in (None, staged.manifest.sha256) and model.entry in (None, staged.id)
+
+
+def _counted(pieces: Iterator[memoryview], task: Task) -> Iterator[memoryview]:
+    for piece in pieces:
+        yield piece
+        task.advance(len(piece))

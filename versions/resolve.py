@@ -1,0 +1,264 @@
+"""Resolving: a spec and what the lock already says become a lock.
+
+What is fresh stays as it is; a changed part alone is resolved again. A pin moves only where the
+spec asks for something else; `cvs update` writes what refs say now into the spec.
+"""
+
+import concurrent.futures
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from cvs.store.entries import Store
+from cvs.store.errors import InputError, IntegrityError, OfflineError
+from cvs.versions import lock as locks
+from cvs.versions.access import Access
+from cvs.versions.lock import Commit, Interpreter, Lock, Model, Parts, Python
+from cvs.versions.spec import Model as WantedModel
+from cvs.versions.spec import Source, Spec, digest
+
+#: Repositories asked at once; more only queue at the same host.
+PARALLEL = 4
+
+
+def stale(spec: Spec, lock: Lock | None) -> list[str]:
+    """The parts of a spec that a lock is not fresh for; asks nobody.
+
+    `env`, options, white space and a branch that moved never make a lock stale.
+    """
+    names = ["core", "nodes", "python", "models", "interpreter"]
+    if lock is None:
+        return names
+    wanted = parts(spec)
+    return [name for name in names if getattr(wanted, name) != getattr(lock.parts, name)]
+
+
+def parts(spec: Spec) -> Parts:
+    """One digest per part of a spec."""
+    settings = msgspec.structs.replace(spec.python, version=None)
+    return Parts(
+        core=spec.core.request,
+        nodes=digest([[node.name, node.request] for node in spec.nodes]),
+        python=digest([spec.packages, settings]),
+        models=digest([[model.path, model.name, model.request] for model in spec.models]),
+        interpreter=digest(spec.python.version),
+    )
+
+
+def resolve(
+    store: Store,
+    spec: Spec,
+    old: Lock | None,
+    access: Access,
+    *,
+    refresh: bool = False,
+) -> Lock:
+    """Resolves what the old lock lacks.
+
+    The trees of the core and of every node that is new are fetched into the store: their
+    requirement files decide which wheels are needed.
+
+    Args:
+        refresh: choose all wheels anew instead of keeping those that still fit.
+
+    Raises:
+        InputError: the spec asks for something that does not exist or contradicts itself.
+        SourceError: a repository or index does not give it.
+        OfflineError: it is not stored yet and no connection may be made.
+    """
+    store.volume.prepare()
+    if old is not None and not stale(spec, old) and not refresh:
+        return old
+    sources = [spec.core, *spec.nodes]
+    known = {} if old is None else {commit.name: commit for commit in old.nodes}
+    # The core's name is its folder's; a node may be called the same.
+    known_core = None if old is None else old.core
+    with concurrent.futures.ThreadPoolExecutor(PARALLEL) as pool:
+        futures = [
+            pool.submit(
+                _commit,
+                store,
+                source,
+                known_core if source is spec.core else known.get(source.name),
+                access,
+            )
+            for source in sources
+        ]
+        try:
+            core, *nodes = [future.result() for future in futures]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+    python = _python(store, spec, old, [core, *nodes], access, refresh=refresh)
+    return Lock(
+        schema_version=locks.SCHEMA,
+        version_id=spec.version_id,
+        parts=parts(spec),
+        core=core,
+        nodes=tuple(nodes),
+        python=python,
+        models=_models(spec.models, () if old is None else old.models, access),
+    )
+
+
+def _commit(store: Store, source: Source, old: Commit | None, access: Access) -> Commit:
+    if old is not None and old.request == source.request:
+        return old
+    return fetch_commit(store, source, source.commit or tip(source, access), access)
+
+
+def tip(source: Source, access: Access) -> str:
+    """The commit that a source's ref names now; HEAD if it has none.
+
+    Raises:
+        OfflineError: that is for the repository to say, and no connection may be made.
+        InputError, SourceError: the repository does not have it.
+    """
+    from cvs.versions import git
+
+    repository = source.repository(allow_local=access.allow_local)
+    if access.offline and not repository.is_local:
+        raise OfflineError(
+            f"{source.where}: the ref {source.ref or 'HEAD'!r} of {repository.shown} "
+            "is not locked yet and no connection may be made"
+        )
+    return git.resolve(repository, source.ref, where=source.where)
+
+
+def fetch_commit(store: Store, source: Source, commit: str, access: Access) -> Commit:
+    """Puts the tree of a commit into the store, if it is not there, and describes it."""
+    from cvs.versions import git
+
+    fetched = git.fetch_commit(
+        store,
+        source.repository(allow_local=access.allow_local),
+        commit,
+        source.name,
+        where=source.where,
+        ref=source.ref,
+        offline=access.offline,
+        allow_local=access.allow_local,
+        progress=access.progress,
+    )
+    return Commit(
+        name=source.name,
+        request=source.request,
+        repo=fetched.repo,
+        ref=source.ref,
+        commit=commit,
+        date=fetched.date,
+        entry=fetched.entry,
+        size=fetched.size,
+        submodules=fetched.submodules,
+        lfs=fetched.lfs,
+    )
+
+
+def _python(
+    store: Store,
+    spec: Spec,
+    old: Lock | None,
+    commits: Sequence[Commit],
+    access: Access,
+    *,
+    refresh: bool,
+) -> Python:
+    from cvs.versions import interpreter, python, requirements
+
+    previous = None if old is None else old.python
+    now = parts(spec)
+    same_settings = (
+        old is not None
+        and (old.parts.python, old.parts.interpreter) == (now.python, now.interpreter)
+        and not refresh
+    )
+    if same_settings and old is not None and list(commits) == [old.core, *old.nodes]:
+        return old.python
+    wanted = requirements.packages(spec.packages)
+    for commit, source in zip(commits, [spec.core, *spec.nodes], strict=True):
+        ensure_commit(store, source, commit, access)
+        wanted = requirements.of_tree(store, commit.entry, commit.name) + wanted
+    fingerprint = digest([[one.requirer, one.text] for one in wanted.wanted])
+    if same_settings and previous is not None and previous.requirements == fingerprint:
+        return previous
+    version = spec.python.version
+    if version is None and previous is not None:
+        version = minor(previous.interpreter)
+    found = interpreter.find(version, access.python)
+    resolved = python.resolve(
+        wanted.wanted,
+        settings=spec.python,
+        probe=interpreter.probe(found),
+        exclude_newer=exclude_newer(spec, commits),
+        ignored=wanted.ignored,
+        previous=None if refresh else previous,
+        wheels_dir=access.wheels_dir,
+        offline=access.offline,
+        progress=access.progress,
+    )
+    return msgspec.structs.replace(resolved, requirements=fingerprint)
+
+
+def ensure_commit(store: Store, source: Source, commit: Commit, access: Access) -> None:
+    """Makes sure that the tree of a locked commit is in the store.
+
+    Raises:
+        IntegrityError: the repository gives another tree for that commit than the lock has.
+    """
+    if store.has(commit.entry):
+        return
+    fetched = fetch_commit(store, source, commit.commit, access)
+    if fetched.entry != commit.entry:
+        raise IntegrityError(
+            f"{source.where}: commit {commit.commit[:12]} gives the entry {fetched.entry[:16]}, "
+            f"the lock has {commit.entry[:16]}",
+            hint="a submodule or LFS file may have changed: `cvs update` takes what is there now",
+        )
+
+
+def minor(interpreter: Interpreter) -> str:
+    """`3.11` of `3.11.7`."""
+    return ".".join(interpreter.version.split(".")[:2])
+
+
+def exclude_newer(spec: Spec, commits: Sequence[Commit]) -> str | None:
+    """The moment after which no package counts: by default the newest commit's date.
+
+    A commit pins its own code and not what it requires; years later today's packages no longer
+    fit it, those of its own time do.
+    """
+    setting = spec.python.exclude_newer
+    if setting == "none":
+        return None
+    if setting == "core":
+        return commits[0].date
+    return setting or max(commit.date for commit in commits)
+
+
+def _models(
+    wanted: Iterable[WantedModel], old: Iterable[Model], access: Access
+) -> tuple[Model, ...]:
+    from cvs.versions import models
+
+    known = {(model.path, model.request): model for model in old}
+    return tuple(
+        known.get((model.path, model.request)) or models.describe(model, access) for model in wanted
+    )
+
+
+def check_locked(spec: Spec, lock: Lock | None, file: str) -> Lock:
+    """The lock, if it is fresh for every part of the spec (`--locked`).
+
+    Raises:
+        InputError: there is none, or a part is stale; names the parts.
+    """
+    old = stale(spec, lock)
+    if lock is None:
+        raise InputError(f"there is no lock {file}", hint="`cvs resolve` makes one")
+    if old:
+        raise InputError(
+            f"the lock {file} does not fit {spec.file} any more: {', '.join(old)} changed",
+            hint="`cvs resolve` resolves what changed, without --locked `cvs realize` does too",
+        )
+    return lock
