@@ -9,7 +9,8 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from typing import IO
 
 from cvs.store.errors import SourceError
@@ -59,6 +60,9 @@ _VARIABLES = {
 #: How ssh is called where the user has not said how.
 _SSH = ("core.sshCommand", "ssh -o BatchMode=yes -o ConnectTimeout=30")
 
+#: How the names of temporary folders begin.
+TEMPORARY = "cvs-git-"
+
 #: Seconds that git gets to end by itself once it was told to.
 _GRACE = 5.0
 
@@ -93,6 +97,29 @@ class Git:
                 own = process.communicate()[0]
             if not own:
                 self._environment = _environment(folder, repository, (_SSH,))
+
+    def init(self, commit: str) -> None:
+        """Makes the private bare repository, for commits of the kind of `commit`.
+
+        Raises:
+            Failed: git could not.
+        """
+        format = "sha256" if len(commit) == 64 else "sha1"
+        options = ("--quiet", "--bare", "--template=", f"--object-format={format}")
+        self.output("init", *options, self.directory)
+
+    @property
+    def inside(self) -> str:
+        """The option that makes git work in the private repository."""
+        return f"--git-dir={self.directory}"
+
+    @contextlib.contextmanager
+    def listed(self, ids: Iterable[str]) -> Iterator[IO[bytes]]:
+        """Object ids as standard input: a file, since a pipe that both sides fill would hang."""
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            file.write("".join(f"{id}\n" for id in ids).encode("ascii"))
+            file.seek(0)
+            yield file
 
     def output(self, *arguments: str, stdin: IO[bytes] | None = None) -> bytes:
         """Runs git and returns what it prints.
@@ -151,6 +178,13 @@ class Git:
         for secret in {self.repository.user, unquote(self.repository.user)} - {""}:
             text = text.replace(secret, "…")
         return text
+
+
+@contextlib.contextmanager
+def workspace(repository: Repository) -> Iterator[Git]:
+    """Git in a temporary folder of its own."""
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder:
+        yield Git(folder, repository)
 
 
 def _environment(

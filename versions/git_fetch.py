@@ -1,0 +1,202 @@
+"""Fetching: a commit and its submodules, each without its history, before anything is written."""
+
+import os
+import re
+
+from cvs.store.errors import OfflineError, SourceError
+from cvs.store.progress import Progress
+from cvs.store.tree import TreeError, quote
+from cvs.versions import git_errors, submodules
+from cvs.versions.git_objects import (
+    Node,
+    Part,
+    commit_of,
+    damaged,
+    in_words,
+    local_folder,
+    nodes_of,
+)
+from cvs.versions.git_process import Failed, Git, workspace
+from cvs.versions.lock import Submodule
+from cvs.versions.repository import Repository, is_commit
+
+_RECEIVING = re.compile(rb"Receiving objects:\s+\d+% \((\d+)/(\d+)\)")
+
+#: How much of a history is fetched, commit by commit, from a server that gives only its refs.
+_DEPTHS = (1, 100, 2147483647)
+
+#: Limits that no real commit comes near; what exceeds them is made to exhaust its reader.
+_PATH_LIMIT = 2048
+_DEPTH_LIMIT = 128
+_SUBMODULE_DEPTH = 8
+_SUBMODULE_LIMIT = 256
+
+#: How much of what git says is kept, in bytes.
+_TAIL = 1 << 16
+
+
+class Gathering:
+    """Fetches a commit and its submodules."""
+
+    def __init__(self, folder: str, progress: Progress, offline: bool) -> None:
+        self.parts: list[Part] = []
+        self.submodules: list[Submodule] = []
+        self.files = 0
+        self._folder = folder
+        self._progress = progress
+        self._offline = offline
+
+    def add(
+        self, repository: Repository, commit: str, prefix: bytes, ref: str | None, depth: int
+    ) -> None:
+        """Fetches a commit whose tree is written below `prefix`."""
+        folder = os.path.join(self._folder, str(len(self.parts)))
+        os.mkdir(folder)
+        git = Git(folder, repository)
+        if repository.is_local:
+            _borrow(git, commit)
+        else:
+            _fetch(git, commit, ref, self._progress)
+        date, root = commit_of(git, commit)
+        part = Part(git, commit, prefix, date, root, nodes_of(git, commit))
+        self.parts.append(part)
+        self.files += len(part.nodes)
+        with in_words(part):
+            links = [node for node in part.nodes if _checked(node, prefix).mode == "160000"]
+        if links:
+            self._add_submodules(part, links, depth + 1)
+
+    def _add_submodules(self, part: Part, links: list[Node], depth: int) -> None:
+        parent = part.git.repository
+        urls = _modules(part)
+        for node in links:
+            path = part.prefix + node.path
+            url = urls.get(node.path)
+            if url is None:
+                self._progress.warn(
+                    f"{quote(path)} of {parent.shown} is a submodule that its .gitmodules does "
+                    "not name: the folder stays empty"
+                )
+                continue
+            if depth > _SUBMODULE_DEPTH or len(self.submodules) >= _SUBMODULE_LIMIT:
+                raise SourceError(
+                    f"{parent.shown} has submodules below submodules without end: {quote(path)}"
+                )
+            found = submodules.locate(url, parent, node.path)
+            if self._offline and not found.is_local:
+                raise OfflineError(
+                    f"{quote(path)} of {parent.shown} is a submodule from {found.shown} and no "
+                    "connection may be made"
+                )
+            self.submodules.append(Submodule(path=quote(path), repo=found.public, commit=node.id))
+            self.add(found, node.id, path + b"/", None, depth)
+
+
+def _fetch(git: Git, commit: str, ref: str | None, progress: Progress) -> None:
+    """Fetches one commit without its history; more only where the server gives no less."""
+    repository = git.repository
+    try:
+        git.init(commit)
+        _fetch_refs(git, 1, progress, commit)
+        return
+    except Failed as failed:
+        if not git_errors.refuses_bare_commit(failed.stderr):
+            raise _refused(git, commit, failed) from failed
+    attempts = [] if ref is None or is_commit(ref) else [(depth, (ref,)) for depth in _DEPTHS]
+    everything = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+    for depth, names in (*attempts, *((depth, everything) for depth in _DEPTHS)):
+        try:
+            _fetch_refs(git, depth, progress, *names)
+            git.output(git.inside, "cat-file", "-e", f"{commit}^{{commit}}")
+            return
+        except Failed as failed:
+            # Not among these; a ref that is gone is no reason to give up either.
+            if "Not a valid object name" in failed.stderr or not failed.stderr.strip():
+                continue
+            if git_errors.has_no_commit(failed.stderr):
+                continue
+            raise _refused(git, commit, failed) from failed
+    raise SourceError(f"commit {commit} is not in {repository.shown}")
+
+
+def _fetch_refs(git: Git, depth: int, progress: Progress, *names: str) -> None:
+    options = ("--progress", f"--depth={depth}", "--no-tags", "--no-write-fetch-head")
+    with (
+        progress.task(f"fetch {git.repository.name}", None, "items") as task,
+        git.process(git.inside, "fetch", *options, "--", git.repository.url, *names) as process,
+    ):
+        assert process.stderr is not None
+        tail, received = b"", 0
+        while chunk := os.read(process.stderr.fileno(), _TAIL):
+            tail = (tail + chunk)[-_TAIL:]
+            if found := _RECEIVING.findall(chunk):
+                done, total = map(int, found[-1])
+                task.total(total)
+                task.advance(max(0, done - received))
+                received = max(done, received)
+        git.check(process.wait(), tail)
+
+
+def _refused(git: Git, commit: str, failed: Failed) -> Exception:
+    """Why a server did not give a commit."""
+    repository = git.repository
+    if git_errors.has_no_commit(failed.stderr):
+        return SourceError(f"commit {commit} is not in {repository.shown}")
+    missing = git_errors.missing_object(failed.stderr)
+    if missing is None:
+        return git_errors.explain(failed.stderr, repository)
+    # The trees alone tell which file it was.
+    path = f"object {missing}"
+    with workspace(repository) as trees:
+        try:
+            trees.init(commit)
+            options = ("--quiet", "--depth=1", "--no-tags", "--filter=blob:none")
+            trees.output(trees.inside, "fetch", *options, "--", repository.url, commit)
+            nodes = nodes_of(trees, commit)
+        except (Failed, SourceError):
+            nodes = []
+    path = next((quote(node.path) for node in nodes if node.id == missing), path)
+    return damaged(path, "missing", commit, repository)
+
+
+def _borrow(git: Git, commit: str) -> None:
+    """Reads the objects of a local repository where they are, with nothing of its settings."""
+    try:
+        _, objects, format = local_folder(git)
+        git.init(commit)
+    except Failed as failed:
+        raise git_errors.explain(failed.stderr, git.repository) from failed
+    if format != ("sha256" if len(commit) == 64 else "sha1"):
+        raise SourceError(f"commit {commit} is not in {git.repository.shown}")
+    with open(os.path.join(git.directory, "objects/info/alternates"), "w") as file:
+        file.write(objects + "\n")
+
+
+def _checked(node: Node, prefix: bytes) -> Node:
+    """Raises TreeError for a path that git itself would not check out, or made to exhaust us."""
+    path = prefix + node.path
+    if len(path) > _PATH_LIMIT or path.count(b"/") > _DEPTH_LIMIT:
+        raise TreeError(f"the path {quote(path[:80])!r}… is too long")
+    if b".git" in path.lower().split(b"/"):
+        raise TreeError(f"{quote(path)!r} would be a repository inside the tree")
+    if b"" in node.path.split(b"/"):
+        raise TreeError(f"{quote(path)!r} cannot be the name of a file in an entry")
+    return node
+
+
+def _modules(part: Part) -> dict[bytes, str]:
+    """The URLs that `.gitmodules` gives, by path."""
+    found = [node for node in part.nodes if node.path == b".gitmodules"]
+    if not found or not found[0].mode.startswith("100"):
+        return {}
+    pattern = r"^submodule\..*\.(path|url)$"
+    options = ("--no-includes", "--blob", found[0].id, "--get-regexp", pattern)
+    git = part.git
+    with git.process(git.inside, "config", "-z", *options) as process:
+        listing, errors = process.communicate()
+    # Status 1: nothing fits.
+    if process.returncode > 1:
+        raise SourceError(
+            f"{git.repository.shown} at {part.commit[:12]}: .gitmodules cannot be read"
+        ) from Failed(errors.decode("utf-8", "replace"))
+    return submodules.read(listing)

@@ -1,0 +1,186 @@
+"""Objects: commits, trees and blobs as they are, each checked against the id it goes by.
+
+Fetched objects were named by git after their bytes already, those of a local repository were
+not; hashing all of them again costs little and makes the entry's content a fact.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterator
+from typing import IO, NamedTuple
+
+from cvs.store.errors import SourceError
+from cvs.store.tree import TARGET_LIMIT, TreeError, quote
+from cvs.versions.git_process import Failed, Git
+from cvs.versions.repository import Repository
+
+#: More files than any real commit has.
+_NODE_LIMIT = 1_000_000
+
+#: Bytes read at once, and the largest blob that is held whole.
+CHUNK = 1 << 20
+
+
+class Node(NamedTuple):
+    """A line of a commit's tree, as git has it."""
+
+    mode: str
+    id: str
+    path: bytes
+
+
+class Part(NamedTuple):
+    """A commit that was fetched, and where in the entry its tree goes (`prefix` ends in '/')."""
+
+    git: Git
+    commit: str
+    prefix: bytes
+    date: str
+    root: str
+    nodes: list[Node]
+
+
+def local_folder(git: Git) -> tuple[str, str, str]:
+    """The git folder of a local repository, its objects' folder, and their format.
+
+    Raises:
+        Failed: there is no repository.
+    """
+    answer = git.output(
+        *("-C", git.repository.url, "rev-parse", "--path-format=absolute", "--git-common-dir"),
+        *("--git-path", "objects", "--show-object-format"),
+    )
+    common, objects, format = os.fsdecode(answer).rstrip("\n").split("\n")
+    return common, objects, format
+
+
+def commit_of(git: Git, commit: str) -> tuple[str, str]:
+    """The date of a commit and the id of its tree."""
+    shown = git.repository.shown
+    with git.process(git.inside, "cat-file", "commit", commit) as process:
+        data, _ = process.communicate()
+    if process.returncode != 0:
+        raise SourceError(f"commit {commit} is not in {shown}")
+    if new_hash(commit, "commit", len(data), data).hexdigest() != commit:
+        raise SourceError(f"{shown} is damaged: its commit {commit} has other content")
+    fields: dict[bytes, bytes] = {}
+    for line in data.partition(b"\n\n")[0].split(b"\n"):
+        key, _, value = line.partition(b" ")
+        fields.setdefault(key, value)
+    try:
+        seconds = int(fields[b"committer"].rpartition(b"> ")[2].split(b" ")[0])
+        date = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+        root = fields[b"tree"].decode("ascii")
+    except (KeyError, ValueError, OverflowError, OSError):
+        raise SourceError(f"commit {commit} of {shown} has no valid date or tree") from None
+    return date.strftime("%Y-%m-%dT%H:%M:%SZ"), root
+
+
+def nodes_of(git: Git, commit: str) -> list[Node]:
+    """All lines of a commit's tree, folders before what is in them."""
+    nodes: list[Node] = []
+    options = ("-r", "-t", "-z", "--full-tree")
+    with git.process(git.inside, "ls-tree", *options, commit) as process:
+        assert process.stdout is not None and process.stderr is not None
+        rest = b""
+        while chunk := os.read(process.stdout.fileno(), CHUNK):
+            *lines, rest = (rest + chunk).split(b"\0")
+            for line in lines:
+                head, _, path = line.partition(b"\t")
+                mode, _, id = head.decode("ascii").split(" ")
+                nodes.append(Node(mode, id, path))
+            if len(nodes) > _NODE_LIMIT:
+                raise SourceError(
+                    f"commit {commit[:12]} of {git.repository.shown} has more than "
+                    f"{_NODE_LIMIT:,} files"
+                )
+        errors = process.stderr.read()
+        status = process.wait()
+    try:
+        git.check(status, errors)
+    except Failed as failed:
+        missing = re.search(r"[0-9a-f]{40,64}", failed.stderr)
+        what = f"object {missing[0]}" if missing else "a folder"
+        raise damaged(what, "missing", commit, git.repository) from failed
+    return nodes
+
+
+class Objects:
+    """The output of `git cat-file --batch`: each object checked against the id it goes by."""
+
+    def __init__(self, stream: IO[bytes], part: Part) -> None:
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, CHUNK)
+        self._stream = io.BufferedReader(io.FileIO(stream.fileno(), closefd=False), CHUNK)
+        self._part = part
+
+    def folder(self, node: Node) -> None:
+        """Checks the object that a folder is; `git ls-tree` has read it."""
+        self.whole(node, "tree", self.begin(node, "tree"))
+
+    def target(self, node: Node) -> bytes:
+        """The target of a symbolic link."""
+        size = self.begin(node, "blob")
+        if size > TARGET_LIMIT:
+            raise TreeError(f"the link {quote(node.path)!r} has a target that is too long")
+        return self.whole(node, "blob", size)
+
+    def begin(self, node: Node, kind: str) -> int:
+        """Reads the head of the next object, which is that of `node`, and returns its size."""
+        words = self._stream.readline().split()
+        if words != [node.id.encode(), kind.encode(), *words[2:]] or len(words) != 3:
+            raise self._broken(node, "missing" if words[1:] == [b"missing"] else "not readable")
+        return int(words[2])
+
+    def whole(self, node: Node, kind: str, size: int) -> bytes:
+        """The content of the object that was begun."""
+        data = self._stream.read(size)
+        if new_hash(node.id, kind, size, data).hexdigest() != node.id:
+            raise self._broken(node, "not what its name says")
+        self._stream.read(1)
+        return data
+
+    def chunks(self, node: Node, size: int) -> Iterator[bytes]:
+        """The content of the blob that was begun, in pieces of up to 1 MiB."""
+        hasher, left = new_hash(node.id, "blob", size), size
+        while left:
+            chunk = self._stream.read(min(left, CHUNK))
+            if not chunk:
+                break
+            hasher.update(chunk)
+            left -= len(chunk)
+            yield chunk
+        if hasher.hexdigest() != node.id:
+            raise self._broken(node, "not what its name says")
+        self._stream.read(1)
+
+    def _broken(self, node: Node, how: str) -> SourceError:
+        path = quote(self._part.prefix + node.path) or "the root folder"
+        return damaged(path, how, self._part.commit, self._part.git.repository)
+
+
+def new_hash(id: str, kind: str, size: int, data: bytes = b"") -> "hashlib._Hash":
+    """A hash of git's that names an object, SHA-1 or SHA-256 by the length of `id`."""
+    new = hashlib.sha1 if len(id) == 40 else hashlib.sha256
+    hasher = new(b"%s %d\0" % (kind.encode(), size), usedforsecurity=False)
+    hasher.update(data)
+    return hasher
+
+
+def damaged(path: str, how: str, commit: str, repository: Repository) -> SourceError:
+    return SourceError(f"{repository.shown} is damaged: {path} of commit {commit[:12]} is {how}")
+
+
+@contextlib.contextmanager
+def in_words(part: Part) -> Iterator[None]:
+    """Adds the repository and commit to what is wrong with a tree."""
+    try:
+        yield
+    except TreeError as error:
+        shown = part.git.repository.shown
+        raise TreeError(f"{shown} at {part.commit[:12]}: {error.message}") from None
