@@ -212,6 +212,8 @@ class Server:
                 pass
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
+        except asyncio.CancelledError:  # the server stops; nobody waits for this task
+            pass
         finally:
             writer.close()
 
@@ -248,17 +250,20 @@ class Server:
         if "chunked" in headers.get("transfer-encoding", "").lower():
             body = b""
             while True:
-                size = int((await reader.readuntil(b"\r\n")).split(b";")[0], 16)
+                digits = (await reader.readuntil(b"\r\n")).split(b";")[0].strip()
+                if not re.fullmatch(rb"[0-9a-fA-F]{1,16}", digits):
+                    raise HTTPError(400)
+                size = int(digits, 16)
                 if len(body) + size > self.limit:
                     raise HTTPError(413)
                 body += await reader.readexactly(size)
                 await reader.readuntil(b"\r\n")
                 if size == 0:
                     return body
-        try:
-            size = int(headers.get("content-length", "0"))
-        except ValueError:
-            raise HTTPError(400) from None
+        length = headers.get("content-length", "0")
+        if not re.fullmatch(r"[0-9]{1,18}", length):
+            raise HTTPError(400)
+        size = int(length)
         if size > self.limit:
             raise HTTPError(413)
         return await reader.readexactly(size) if size > 0 else b""

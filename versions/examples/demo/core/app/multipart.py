@@ -13,10 +13,10 @@ class Field:
 
 
 def parse(content_type: str, body: bytes) -> dict[str, Field]:
-    """The fields by name, the first of each name; ValueError for anything but a form."""
+    """The fields by name, the first of each name; none for anything but a form."""
     boundary = re.search(r'multipart/form-data.*?boundary=("?)([^";]+)\1', content_type, re.I)
     if boundary is None:
-        raise ValueError("not multipart/form-data")
+        return {}
     mark = b"\r\n--" + boundary[2].strip().encode()
     fields: dict[str, Field] = {}
     for part in (b"\r\n" + body).split(mark)[1:]:
@@ -24,7 +24,7 @@ def parse(content_type: str, body: bytes) -> dict[str, Field]:
             break
         head, gap, value = part.partition(b"\r\n\r\n")
         if not gap:
-            raise ValueError("a part without an end of its headers")
+            continue
         disposition = re.search(rb"(?im)^content-disposition:[ \t]*(.*)$", head)
         text = disposition[1].decode("utf-8", "replace") if disposition else ""
         name = _parameter(text, "name")

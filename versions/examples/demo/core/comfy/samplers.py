@@ -1,11 +1,13 @@
 """The names of the ways to sample; none of them changes more than the hash of a result."""
 
+from typing import ClassVar
+
 
 class KSampler:
     """Where nodes look them up."""
 
     # fmt: off
-    SAMPLERS = [
+    SAMPLERS: ClassVar = [
         "euler", "euler_cfg_pp", "euler_ancestral", "euler_ancestral_cfg_pp", "heun", "heunpp2",
         "dpm_2", "dpm_2_ancestral", "lms", "dpm_fast", "dpm_adaptive", "dpmpp_2s_ancestral",
         "dpmpp_2s_ancestral_cfg_pp", "dpmpp_sde", "dpmpp_sde_gpu", "dpmpp_2m",
@@ -16,7 +18,7 @@ class KSampler:
         "er_sde", "seeds_2", "seeds_3", "sa_solver", "sa_solver_pece", "ddim", "uni_pc",
         "uni_pc_bh2",
     ]
-    SCHEDULERS = [
+    SCHEDULERS: ClassVar = [
         "simple", "sgm_uniform", "karras", "exponential", "ddim_uniform", "beta", "normal",
         "linear_quadratic", "kl_optimal",
     ]
