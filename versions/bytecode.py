@@ -19,9 +19,9 @@ from cvs.store.errors import InputError
 #: tests of syntax errors, are answered with nothing.
 _COMPILE = """
 import sys, _imp
-from _frozen_importlib_external import _code_to_hash_pyc, _RAW_MAGIC_NUMBER
+from _frozen_importlib_external import MAGIC_NUMBER, _code_to_hash_pyc
 root, output = sys.argv[1], sys.stdout.buffer
-key = int.from_bytes(_RAW_MAGIC_NUMBER, "little")
+key = int.from_bytes(MAGIC_NUMBER, "little")
 for raw in sys.stdin.buffer.read().split(b"\\0"):
     name = raw.decode("utf-8", "surrogateescape")
     try:
