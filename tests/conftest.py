@@ -1,7 +1,8 @@
 """What all tests share: a clean process environment, a volume, its store, one small entry."""
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -51,6 +52,16 @@ def clean_environment(
 def no_observer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that sets `fs.observer` through monkeypatch leaves none behind."""
     monkeypatch.setattr(fs, "observer", None)
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where the machine has one, for small tests that sync often."""
+    if not os.path.ismount("/dev/shm") or not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="cvs-test-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
