@@ -154,7 +154,7 @@ def _publish(
         python=made.python,
         new_generation=new,
         switched=switched,
-        changed=new or switched or moved is not None or before != profile.version or made.new,
+        changed=new or switched or moved is not None or before != profile.version,
         moved_home=moved,
     )
 

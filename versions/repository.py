@@ -212,7 +212,7 @@ def _scp(user: str, host: str, path: str, text: str, where: str) -> Repository:
 
 def _local(path: str, text: str, where: str, allow_local: bool, base: str) -> Repository:
     if not allow_local:
-        hint = _FORMS
+        hint = "--allow-local accepts repositories of this machine"
         if _SHORTHAND.fullmatch(text):
             hint = f"did you mean https://github.com/{text}?"
         raise InputError(f"{where}: {_shown(text)} is a path of this machine", hint=hint)

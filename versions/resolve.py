@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from cvs.store.entries import Store
-from cvs.store.errors import InputError, IntegrityError, OfflineError
+from cvs.store.errors import InputError, IntegrityError
 from cvs.versions import lock as locks
 from cvs.versions.access import Access
 from cvs.versions.lock import Commit, Interpreter, Lock, Model, Parts, Python
@@ -117,13 +117,13 @@ def tip(source: Source, access: Access) -> str:
     """
     from cvs.versions import git
 
-    repository = source.repository(allow_local=access.allow_local)
-    if access.offline and not repository.is_local:
-        raise OfflineError(
-            f"{source.where}: the ref {source.ref or 'HEAD'!r} of {repository.shown} "
-            "is not locked yet and no connection may be made"
-        )
-    return git.resolve(repository, source.ref, where=source.where)
+    found = git.resolve(
+        source.repository(allow_local=access.allow_local),
+        source.ref,
+        where=source.where,
+        offline=access.offline,
+    )
+    return found.commit
 
 
 def fetch_commit(store: Store, source: Source, commit: str, access: Access) -> Commit:

@@ -1,0 +1,56 @@
+"""What run-ui, run-handler and exec share: options, and opening a session for a version."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from cvs import project
+from cvs.cli import Parser, Session
+from cvs.profiles import session as sessions
+
+#: Seconds that ComfyUI may take until it answers; a cold network volume is slow.
+READY_TIMEOUT = 600.0
+
+
+def options(parser: Parser) -> None:
+    """Adds the options of everything that starts ComfyUI."""
+    parser.add_argument("--target", metavar="DIR", help="in place of COMFY_HOME")
+    parser.add_argument("--models-dir", metavar="DIR", help="in place of MODELS_DIR")
+    parser.add_argument("--wheels-dir", metavar="DIR", help="accepted for old scripts, not needed")
+    parser.add_argument("--offline", action="store_true", help="set COMFY_OFFLINE for the run")
+    parser.add_argument("--generation", type=int, metavar="N", help="not the current one but N")
+    parser.add_argument(
+        "--extra-args",
+        action="store_true",
+        help="what follows `--extra-args --` goes to ComfyUI's main.py as it is",
+    )
+    parser.common()
+
+
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Parts `… --extra-args -- REST` into cvs's own options and ComfyUI's."""
+    if "--extra-args" not in arguments:
+        return arguments, []
+    at = arguments.index("--extra-args")
+    rest = arguments[at + 1 :]
+    return arguments[:at], rest[1:] if rest[:1] == ["--"] else rest
+
+
+@contextlib.contextmanager
+def open_session(session: Session) -> Iterator[sessions.Session]:
+    """Opens a session for the version that the command names."""
+    extra = dict(project.environment_of(session))
+    if getattr(session.options, "offline", False) or session.flag("COMFY_OFFLINE"):
+        extra["COMFY_OFFLINE"] = "1"
+    with sessions.open_session(
+        session.store,
+        project.profile(session),
+        generation=session.options.generation,
+        base=os.environ,
+        extra=extra,
+        models_dir=project.models_dir(session),
+        local_root=session.settings.local_root,
+        comfy_python=session.settings.get("COMFY_PYTHON"),
+        progress=session.progress,
+    ) as opened:
+        yield opened
