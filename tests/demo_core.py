@@ -1,6 +1,5 @@
 """The small core of `versions/examples/demo`, started and talked to by tests."""
 
-import importlib.util
 import json
 import shutil
 import struct
@@ -23,6 +22,11 @@ OLD = ROOT / "tests" / "standin_2024"
 Graph = dict[str, dict[str, Any]]
 
 
+def environment_of_core() -> dict[str, str]:
+    """What a core is started with: it must leave no bytecode in the repository."""
+    return plain_environment() | {"PYTHONDONTWRITEBYTECODE": "1"}
+
+
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": class_type, "inputs": inputs}
 
@@ -36,10 +40,7 @@ class Core(Server):
             (base / "custom_nodes").mkdir(parents=True, exist_ok=True)
             (base / "user").mkdir(exist_ok=True)
             command += ["--base-directory", str(base)]
-        environment = plain_environment() | {
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONPATH": str(DEMO / "package"),
-        }
+        environment = environment_of_core() | {"PYTHONPATH": str(DEMO / "package")}
         folder = cwd or folder
         log = (base or folder).with_suffix(".log")
         super().__init__(command, folder, log, environment)
@@ -92,11 +93,10 @@ class Core(Server):
 def load(path: str) -> ModuleType:
     """A module of the core that needs none of the others."""
     name = "demo_core_" + Path(path).stem
-    spec = importlib.util.spec_from_file_location(name, CORE / path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(name)
     sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    source = CORE / path  # compiled here: an import would leave bytecode in the core
+    exec(compile(source.read_text(), str(source), "exec"), module.__dict__)
     return module
 
 
@@ -138,7 +138,7 @@ def once(folder: Path, *flags: str, cwd: Path | None = None) -> subprocess.Compl
     return subprocess.run(
         [sys.executable, str(folder / "main.py"), "--quick-test-for-ci", *flags],
         cwd=cwd or folder,
-        env=plain_environment() | {"PYTHONDONTWRITEBYTECODE": "1"},
+        env=environment_of_core(),
         capture_output=True,
         text=True,
         timeout=30,

@@ -348,6 +348,37 @@ def test_builtin_workflow(core: tuple[Core, Path]) -> None:
 # HTTP -------------------------------------------------------------------------------------------
 
 
+def test_page(core: tuple[Core, Path]) -> None:
+    """There is something to look at, and it may not be cached."""
+    status, page = core[0].http("/")
+    assert (status, b"<h1>cvs demo core</h1>" in page) == (200, True)
+    assert core[0].http("/index.html") == (200, page)
+
+
+def test_headers_hold_no_lines(core: tuple[Core, Path]) -> None:
+    """The name of a file can not add a header."""
+    running, base = core
+    (base / "output").mkdir(exist_ok=True)
+    (base / "output" / "a\r\nX-Evil: 1").touch()
+    path = "/view?filename=a%0d%0aX-Evil:%201"
+    answer = raw(running.port, f"GET {path} HTTP/1.0\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"\nX-Evil" not in answer
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /\r\n\r\n",
+    ],
+)
+def test_broken_requests(core: tuple[Core, Path], head: bytes) -> None:
+    """What is no request is refused."""
+    assert raw(core[0].port, head).startswith(b"HTTP/1.1 400 ")
+
+
 def test_routes_of_a_pack(core: tuple[Core, Path]) -> None:
     """A custom node can add addresses; they are under /api too."""
     for prefix in ("", "/api"):

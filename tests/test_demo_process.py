@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 import socket
@@ -12,7 +11,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from demo_core import CORE, DEMO, OLD, Core, checkpoint, copy_core, once, sampled
+from demo_core import (
+    CORE,
+    DEMO,
+    OLD,
+    Core,
+    checkpoint,
+    copy_core,
+    environment_of_core,
+    once,
+    sampled,
+)
 from real.server import free_port, plain_environment
 from websockets.sync.client import connect
 
@@ -87,6 +96,7 @@ def test_interrupt_ignored_by_parent(tmp_path: Path) -> None:
             *("--base-directory", str(base_of(tmp_path)), "--database-url", "sqlite:///:memory:"),
         ],
         stderr=subprocess.PIPE,
+        env=environment_of_core(),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
     with process:
@@ -117,6 +127,7 @@ def test_port_taken(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             timeout=30,
+            env=environment_of_core(),
         )
     assert done.returncode == 1
     assert "address already in use" in done.stderr
@@ -226,7 +237,7 @@ a:
 """
 
 
-def test_extra_model_paths(tmp_path: Path) -> None:
+def test_extra_model_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file beside main.py and those that flags name add folders, relative to themselves."""
     folder = copy_core(tmp_path / "core")
     (folder / "models" / "checkpoints" / "m.safetensors").write_bytes(checkpoint())
@@ -241,16 +252,13 @@ def test_extra_model_paths(tmp_path: Path) -> None:
     write_pack(tmp_path / "beside" / "nodes", "extra")
     other = tmp_path / "other.yaml"
     other.write_text(json.dumps({"b": {"base_path": "$BASE/x", "vae": "v"}, "c": None}))
-    os.environ["BASE"] = str(tmp_path / "by variable")
-    try:
-        with Core(folder, None, "--extra-model-paths-config", str(other), cwd=tmp_path) as running:
-            assert running.json("/models/checkpoints") == ["deep/n.ckpt", "m.safetensors"]
-            assert running.json("/models/loras") == ["l.pt"]
-            metadata = running.run(sampled("m.safetensors"))
-            whole = running.picture(metadata, "7").samples
-            log = running.log_text()
-    finally:
-        del os.environ["BASE"]
+    monkeypatch.setenv("BASE", str(tmp_path / "by variable"))
+    with Core(folder, None, "--extra-model-paths-config", str(other), cwd=tmp_path) as running:
+        assert running.json("/models/checkpoints") == ["deep/n.ckpt", "m.safetensors"]
+        assert running.json("/models/loras") == ["l.pt"]
+        metadata = running.run(sampled("m.safetensors"))
+        whole = running.picture(metadata, "7").samples
+        log = running.log_text()
     beside = tmp_path / "beside"
     assert f"Adding extra search path clip {beside}/texts" in log
     assert f"Adding extra search path loras {beside}/loras_b" in log

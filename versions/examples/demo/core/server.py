@@ -557,6 +557,8 @@ class PromptServer:
         """Listen on every address; OSError if a port is taken."""
         limit = round(args.max_upload_size * 1024 * 1024)
         listener = http.Server(self.handle, limit)
+        if args.tls_keyfile or args.tls_certfile:
+            raise SystemExit("This core speaks no TLS: leave --tls-keyfile and --tls-certfile out.")
         if verbose:
             logging.info("Starting server\n")
         for address, port in addresses:

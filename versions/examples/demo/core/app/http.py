@@ -296,6 +296,8 @@ async def _write(
     phrase = HTTPStatus(response.status).phrase
     lines = [f"HTTP/1.1 {response.status} {phrase}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
+    # A file's name may hold anything, but no header begins inside another.
+    lines = [line.replace("\r", " ").replace("\n", " ") for line in lines]
     data = ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8")
     writer.write(data if head_only else data + response.body)
     await writer.drain()
