@@ -65,6 +65,14 @@ def memory(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def memory_volume(memory: Path) -> Volume:
+    """A prepared volume that syncs fast; a module of such tests overrides `volume` with it."""
+    made = Volume(str(memory / "cache"))
+    made.prepare()
+    return made
+
+
+@pytest.fixture
 def volume(tmp_path: Path) -> Volume:
     """A prepared volume of its own."""
     made = Volume(str(tmp_path / "cache"))

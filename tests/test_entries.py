@@ -28,11 +28,9 @@ Small = Callable[..., EntryId]
 
 
 @pytest.fixture
-def volume(memory: Path) -> Volume:
+def volume(memory_volume: Volume) -> Volume:
     """A volume that syncs fast."""
-    made = Volume(str(memory / "cache"))
-    made.prepare()
-    return made
+    return memory_volume
 
 
 @pytest.fixture

@@ -15,6 +15,13 @@ from cvs.store.errors import InputError
 from cvs.store.ingest import add_path
 from cvs.store.manifest import FileManifest, TreeManifest
 from cvs.store.verify import verify
+from cvs.store.volume import Volume
+
+
+@pytest.fixture
+def volume(memory_volume: Volume) -> Volume:
+    """A volume that syncs fast."""
+    return memory_volume
 
 
 @pytest.fixture

@@ -17,6 +17,12 @@ from cvs.store.volume import Volume
 ONE, TWO = EntryId("1" * 64), EntryId("2" * 64)
 
 
+@pytest.fixture
+def volume(memory_volume: Volume) -> Volume:
+    """A volume that syncs fast."""
+    return memory_volume
+
+
 def test_key_of_the_page() -> None:
     """The key over two inputs, as docs/format.md says it: length and bytes of each."""
     raw = (2).to_bytes(8, "little") + "é".encode() + (0).to_bytes(8, "little")

@@ -15,9 +15,16 @@ from cvs.store.entries import Store
 from cvs.store.errors import InputError
 from cvs.store.stage import Stage, TreeWriter, now
 from cvs.store.tree import TreeError
+from cvs.store.volume import Volume
 
 #: The beginning of a safetensors file: the length of its header, then the header.
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
+
+
+@pytest.fixture
+def volume(memory_volume: Volume) -> Volume:
+    """A volume that syncs fast."""
+    return memory_volume
 
 
 def test_a_stage_is_a_folder_of_its_own(store: Store) -> None:
