@@ -88,7 +88,9 @@ def _build(store: Store, record: Record, staged: str) -> None:
         _merge(staged, folder, core.target, children, added)
     for name in state.LINKED:
         fs.symlink(f"../../../state/{record.version}/{name}", os.path.join(staged, name))
-    text = extra_paths(record.version, _folders_of_core(base), _knows_is_default(base))
+    folders = {name: [name] for name in children.get("models", ()) if f"models/{name}" in children}
+    folders |= _folders_of_core(base)
+    text = extra_paths(record.version, folders, _knows_is_default(base))
     fs.write_file(os.path.join(staged, EXTRA_PATHS), text.encode())
 
 
