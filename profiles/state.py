@@ -52,10 +52,10 @@ def prepare(volume: Volume, version: str, models_dir: str, *, examples: str | No
 def link_target(path: str, folder: str, volume: Volume) -> str:
     """What a link in `folder` must say to lead to `path`.
 
-    Relative where the path lies on the volume, absolute elsewhere.
+    Relative where both lie on the volume, absolute elsewhere.
     """
     parent, name = os.path.split(os.path.abspath(path))
-    if same_volume(parent, volume):
+    if same_volume(parent, volume) and same_volume(folder, volume):
         return os.path.relpath(
             os.path.join(os.path.realpath(parent), name), os.path.realpath(folder)
         )
