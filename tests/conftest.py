@@ -15,6 +15,7 @@ from cvs.store.volume import Volume
 
 # Disk, quota and other processes decide how long one example takes: a deadline would only flake.
 hypothesis.settings.register_profile("cvs", deadline=None, database=None, max_examples=60)
+hypothesis.settings.register_profile("thorough", deadline=None, database=None, max_examples=3000)
 hypothesis.settings.load_profile("cvs")
 
 #: Beginnings of the variables that steer cvs or the libraries below it.

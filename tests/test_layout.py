@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,9 @@ LAYERS = ("store", "versions", "profiles", "command")
 #: What the command line imports only where it is needed: each costs more than a start may.
 HEAVY_FOR_MAIN = {"requests", "git", "google", "runpod", "rich", "msgspec", "uv", "zstandard"}
 HEAVY_FOR_STORE = HEAVY_FOR_MAIN - {"msgspec"}
+
+
+_MODULE = re.compile(r"cvs(\.\w+)+")
 
 
 def modules_of(layer: str) -> list[Path]:
@@ -56,10 +60,9 @@ def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
             assert node.level == 0, "relative imports hide the layer"
             for name in node.names:
                 yield node.lineno, f"{node.module}.{name.name}"
-        elif isinstance(node, ast.Constant) and str(node.value).startswith("cvs."):
+        elif isinstance(node, ast.Constant) and _MODULE.fullmatch(str(node.value)):
             # What importlib.import_module and `python -m` would be given.
-            if str(node.value).replace(".", "_").isidentifier():
-                yield node.lineno, str(node.value)
+            yield node.lineno, str(node.value)
 
 
 def layer_of(name: str) -> str | None:
