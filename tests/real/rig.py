@@ -342,8 +342,15 @@ def record(wheel: Wheel, path: str) -> bytes:
 # The whole --------------------------------------------------------------------------------------
 
 
-def spec_document(comfy: Source, nodes: Sequence[Source], wheels: Path) -> dict[str, Any]:
-    """The spec of a version `real`: undated, for the wheels are younger than the code."""
+def spec_document(
+    comfy: Source, nodes: Sequence[Source], wheels: Path, exclude_newer: str | None = "none"
+) -> dict[str, Any]:
+    """The spec of a version `real`.
+
+    `exclude_newer` is the last day of which packages count: "none" takes today's, a date or, left
+    to cvs by None, the day of the newest commit makes the same environment every day. The rig's
+    own wheels are found in either case: what lies in a folder has no date.
+    """
     return {
         "schema_version": 2,
         "version_id": "real",
@@ -361,12 +368,18 @@ def spec_document(comfy: Source, nodes: Sequence[Source], wheels: Path) -> dict[
                 f"torchvision=={TORCHVISION}+{LOCAL}",
                 f"torchaudio=={TORCHAUDIO}+{LOCAL}",
             ],
-            "exclude_newer": "none",
+            **({} if exclude_newer is None else {"exclude_newer": exclude_newer}),
         },
     }
 
 
-def prepare(work: Path, comfyui: str, nodes: Sequence[str] = (), revision: str = "HEAD") -> Rig:
+def prepare(
+    work: Path,
+    comfyui: str,
+    nodes: Sequence[str] = (),
+    revision: str = "HEAD",
+    exclude_newer: str | None = "none",
+) -> Rig:
     """Prepare the whole rig in `work`; a second call there downloads nothing again."""
     work = work.resolve()
     sources = work / "git"
@@ -376,7 +389,8 @@ def prepare(work: Path, comfyui: str, nodes: Sequence[str] = (), revision: str =
     )
     wheels = prepare_wheels(work / "wheels")
     spec = work / "real.json"
-    spec.write_text(json.dumps(spec_document(comfy, prepared, wheels), indent=2) + "\n")
+    document = spec_document(comfy, prepared, wheels, exclude_newer)
+    spec.write_text(json.dumps(document, indent=2) + "\n")
     return Rig(comfy, prepared, wheels, spec)
 
 
@@ -406,12 +420,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("--revision", default="HEAD", help="of ComfyUI; a full id or a ref")
+    parser.add_argument(
+        "--dated", action="store_true", help="resolve as of the newest commit rather than today"
+    )
     arguments = parser.parse_args()
     comfyui = os.environ.get("CVS_REAL_COMFYUI")
     if not comfyui:
         parser.error("CVS_REAL_COMFYUI names no ComfyUI repository")
     try:
-        rig = prepare(arguments.work, comfyui, nodes_from_environment(), arguments.revision)
+        rig = prepare(
+            arguments.work,
+            comfyui,
+            nodes_from_environment(),
+            arguments.revision,
+            None if arguments.dated else "none",
+        )
     except RigError as error:
         print(f"rig: {error}", file=sys.stderr)
         return 1
