@@ -64,9 +64,10 @@ def resolve(
             "tells, and none may be made"
         )
     with workspace(repository) as git:
-        tips = tips_of(git, only_branches_and_tags=ref is not None and not ref.startswith("refs/"))
+        plain = ref is not None and ref != "HEAD" and not ref.startswith("refs/")
+        tips = tips_of(git, only_branches_and_tags=plain)
         found = named(tips, ref, where, repository)
-        if found is None and ref is not None and "/" in ref and not ref.startswith("refs/"):
+        if found is None and ref is not None and plain and "/" in ref:
             tips = tips_of(git)
             found = named(tips, f"refs/{ref}", where, repository)
         if found is None and ref is not None and SHORT.fullmatch(ref):

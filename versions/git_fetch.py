@@ -62,7 +62,8 @@ class Gathering:
         self.parts.append(part)
         self.files += len(part.nodes)
         with in_words(part):
-            links = [node for node in part.nodes if _checked(node, prefix).mode == "160000"]
+            _check(part)
+        links = [node for node in part.nodes if node.mode == "160000"]
         if links:
             self._add_submodules(part, links, depth + 1)
 
@@ -172,16 +173,21 @@ def _borrow(git: Git, commit: str) -> None:
         file.write(objects + "\n")
 
 
-def _checked(node: Node, prefix: bytes) -> Node:
-    """Raises TreeError for a path that git itself would not check out, or made to exhaust us."""
-    path = prefix + node.path
-    if len(path) > _PATH_LIMIT or path.count(b"/") > _DEPTH_LIMIT:
-        raise TreeError(f"the path {quote(path[:80])!r}… is too long")
-    if b".git" in path.lower().split(b"/"):
-        raise TreeError(f"{quote(path)!r} would be a repository inside the tree")
-    if b"" in node.path.split(b"/"):
-        raise TreeError(f"{quote(path)!r} cannot be the name of a file in an entry")
-    return node
+def _check(part: Part) -> None:
+    """Raises TreeError for a tree that git itself would not check out, or made to exhaust us."""
+    folders = {b""}
+    for node in part.nodes:
+        path = part.prefix + node.path
+        if len(path) > _PATH_LIMIT or path.count(b"/") > _DEPTH_LIMIT:
+            raise TreeError(f"the path {quote(path[:80])!r}… is too long")
+        parent, _, name = node.path.rpartition(b"/")
+        if name.lower() == b".git":
+            raise TreeError(f"{quote(path)!r} would be a repository inside the tree")
+        # A name with a '/' in it looks like a file in a folder that nobody listed.
+        if parent not in folders or node.path.startswith(b"/"):
+            raise TreeError(f"{quote(path)!r} cannot be the name of a file in an entry")
+        if node.mode == "040000":
+            folders.add(node.path)
 
 
 def _modules(part: Part) -> dict[bytes, str]:
@@ -189,14 +195,12 @@ def _modules(part: Part) -> dict[bytes, str]:
     found = [node for node in part.nodes if node.path == b".gitmodules"]
     if not found or not found[0].mode.startswith("100"):
         return {}
-    pattern = r"^submodule\..*\.(path|url)$"
-    options = ("--no-includes", "--blob", found[0].id, "--get-regexp", pattern)
     git = part.git
-    with git.process(git.inside, "config", "-z", *options) as process:
-        listing, errors = process.communicate()
-    # Status 1: nothing fits.
-    if process.returncode > 1:
+    try:
+        return submodules.read(
+            git.output(git.inside, "config", "-z", "--no-includes", "--blob", found[0].id, "--list")
+        )
+    except Failed as failed:
         raise SourceError(
             f"{git.repository.shown} at {part.commit[:12]}: .gitmodules cannot be read"
-        ) from Failed(errors.decode("utf-8", "replace"))
-    return submodules.read(listing)
+        ) from failed

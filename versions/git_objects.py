@@ -16,6 +16,7 @@ from typing import IO, NamedTuple
 
 from cvs.store.errors import SourceError
 from cvs.store.tree import TARGET_LIMIT, TreeError, quote
+from cvs.versions import git_errors
 from cvs.versions.git_process import Failed, Git
 from cvs.versions.repository import Repository
 
@@ -30,6 +31,7 @@ class Node(NamedTuple):
     """A line of a commit's tree, as git has it."""
 
     mode: str
+    """`040000` folder, `100644` file, `100755` executable, `120000` link, `160000` submodule."""
     id: str
     path: bytes
 
@@ -52,7 +54,7 @@ def local_folder(git: Git) -> tuple[str, str, str]:
         Failed: there is no repository.
     """
     answer = git.output(
-        *("-C", git.repository.url, "rev-parse", "--path-format=absolute", "--git-common-dir"),
+        *("-C", git.local, "rev-parse", "--path-format=absolute", "--git-common-dir"),
         *("--git-path", "objects", "--show-object-format"),
     )
     common, objects, format = os.fsdecode(answer).rstrip("\n").split("\n")
@@ -104,9 +106,11 @@ def nodes_of(git: Git, commit: str) -> list[Node]:
     try:
         git.check(status, errors)
     except Failed as failed:
-        missing = re.search(r"[0-9a-f]{40,64}", failed.stderr)
-        what = f"object {missing[0]}" if missing else "a folder"
-        raise damaged(what, "missing", commit, git.repository) from failed
+        unread = re.search(r"Could not read ([0-9a-f]{40,64})", failed.stderr)
+        if unread is None:
+            raise git_errors.explain(failed.stderr, git.repository) from failed
+        folder = next((quote(node.path) for node in nodes if node.id == unread[1]), "")
+        raise damaged(folder or "the root folder", "missing", commit, git.repository) from failed
     return nodes
 
 

@@ -113,6 +113,12 @@ class Git:
         """The option that makes git work in the private repository."""
         return f"--git-dir={self.directory}"
 
+    @property
+    def local(self) -> str:
+        """The folder of a local repository; as for a clone, its `.git` may have been left out."""
+        url = self.repository.url
+        return url if os.path.isdir(url) else f"{url}.git"
+
     @contextlib.contextmanager
     def listed(self, ids: Iterable[str]) -> Iterator[IO[bytes]]:
         """Object ids as standard input: a file, since a pipe that both sides fill would hang."""

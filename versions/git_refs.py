@@ -30,7 +30,7 @@ def tips_of(git: Git, *, only_branches_and_tags: bool = False) -> dict[str, str]
     try:
         if repository.is_local:
             local_folder(git)
-            with git.process("-C", repository.url, "show-ref", "--head", "-d") as process:
+            with git.process("-C", git.local, "show-ref", "--head", "-d") as process:
                 listing, errors = process.communicate()
             # Status 1: there is no ref at all.
             git.check(0 if process.returncode == 1 else process.returncode, errors)
@@ -119,7 +119,7 @@ def _history(git: Git, tips: Mapping[str, str], short: str) -> list[str]:
     try:
         place = [git.inside]
         if git.repository.is_local:
-            place = ["-C", git.repository.url]
+            place = ["-C", git.local]
         else:
             git.init(next(iter(tips.values())))
             git.output(

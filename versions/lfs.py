@@ -202,24 +202,18 @@ class _Client:
         return actions
 
     def _batch(self, item: Pointer, body: bytes) -> _Answer:
-        headers = {"Accept": _MEDIA, "Content-Type": _MEDIA}
-        for pause in (*_PAUSES, None):
-            response = self._send(item, "POST", self._url, headers, body=body)
-            with response:
-                if response.status_code == 401 and self._basic is None:
-                    self._basic = self._login()
-                    if self._basic is not None:
-                        continue
-                if response.status_code in _BUSY and pause is not None:
-                    time.sleep(pause)
-                    continue
-                self._check(item, response)
-                data = b""
-                for chunk in self._chunks(item, response):
-                    data += chunk
-                    if len(data) > _ANSWER_LIMIT:
-                        raise self._strange(item)
-            break
+        response = self._ask(item, body)
+        if response.status_code == 401:
+            response.close()
+            self._basic = self._login()
+            response = self._ask(item, body)
+        with response:
+            self._check(item, response)
+            data = b""
+            for chunk in self._chunks(item, response):
+                data += chunk
+                if len(data) > _ANSWER_LIMIT:
+                    raise self._strange(item)
         try:
             answer = msgspec.json.decode(data, type=_Answer)
         except msgspec.DecodeError:
@@ -227,6 +221,17 @@ class _Client:
         if answer.transfer != "basic":
             raise self._strange(item)
         return answer
+
+    def _ask(self, item: Pointer, body: bytes) -> "requests.Response":
+        """Sends the batch request, again while the server is busy."""
+        headers = {"Accept": _MEDIA, "Content-Type": _MEDIA}
+        for pause in _PAUSES:
+            response = self._send(item, "POST", self._url, headers, body=body)
+            if response.status_code not in _BUSY:
+                return response
+            response.close()
+            time.sleep(pause)
+        return self._send(item, "POST", self._url, headers, body=body)
 
     def download(self, item: Pointer, action: _Action) -> Iterator[bytes]:
         """The bytes of an object; a transfer that breaks off goes on where it was."""
@@ -240,6 +245,9 @@ class _Client:
             try:
                 response = self._send(item, "GET", action.href, headers | ranged)
                 with response:
+                    # 416: there is no more, although the pointer says so.
+                    if response.status_code == 416:
+                        break
                     if response.status_code not in _BUSY or pause is None:
                         self._check(item, response)
                         # A server that does not know ranges begins anew: pass over what we have.

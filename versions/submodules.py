@@ -10,13 +10,13 @@ def read(listing: bytes) -> dict[bytes, str]:
     """The URL of each submodule by its path.
 
     Args:
-        listing: what `git config -z --get-regexp` prints of a `.gitmodules`: pairs
+        listing: what `git config -z --list` prints of a `.gitmodules`: for each setting
             `submodule.<name>.<field>`, newline, value, NUL.
     """
     fields: dict[bytes, dict[bytes, bytes]] = {}
     for item in listing.split(b"\0"):
         key, newline, value = item.partition(b"\n")
-        if newline:
+        if newline and key.startswith(b"submodule."):
             section, _, field = key.rpartition(b".")
             fields.setdefault(section, {})[field] = value
     found = {}
