@@ -24,6 +24,17 @@ T = TypeVar("T")
 SIZE_LIMIT = 16 << 20
 DEPTH_LIMIT = 64
 
+_INFINITIES = (float("inf"), float("-inf"))
+#: An escape that stands for half a character, unless its other half is beside it.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+#: What YAML reads as another value than it looks like: 8188:30 as 491310, 0755 as 493.
+_MISREAD = re.compile(r"[^:]*:.*|[-+]?0[0-9_]+")
+_YAML_TAG = "tag:yaml.org,2002:"
+_COLLECTIONS = (_YAML_TAG + "map", _YAML_TAG + "seq")
+_SCALARS: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (float, int)}
+_NULLS = ("", "~", "null", "Null", "NULL")
+
 _MESSAGE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<where>[^`]*)`)?$", re.DOTALL)
 _QUOTED = re.compile(r"`([^`]*)`")
 _TYPE_NAMES = {
@@ -68,15 +79,23 @@ def load_json(data: bytes, where: str) -> Any:
         found: dict[str, Any] = {}
         for key, value in items:
             if key in found:
-                raise InputError(f"{where}: the key {key!r} is there twice")
+                raise InputError(f"{where}: the key {key[:80]!r} is there twice")
             found[key] = value
         return found
 
     def constant(name: str) -> Any:
         raise InputError(f"{where}: {name} is not a value of JSON")
 
+    def number(digits: str) -> float:
+        value = float(digits)
+        if value in _INFINITIES:
+            raise InputError(f"{where}: {digits[:40]} is too large a number")
+        return value
+
     try:
-        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+        value = json.loads(
+            text, object_pairs_hook=pairs, parse_constant=constant, parse_float=number
+        )
     except json.JSONDecodeError as error:
         raise InputError(
             f"{where} is not JSON: {error.msg[:1].lower()}{error.msg[1:]} "
@@ -85,6 +104,14 @@ def load_json(data: bytes, where: str) -> Any:
     except ValueError:
         # Python refuses to read integers of thousands of digits.
         raise InputError(f"{where}: a number is too long") from None
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"{where}: a text holds half a character (\\ud800 to \\udfff)"
+            ) from None
+    return value
 
 
 def load_yaml(data: bytes, where: str) -> Any:
@@ -96,14 +123,14 @@ def load_yaml(data: bytes, where: str) -> Any:
     import yaml
 
     text = _text(data, where)
-    _check_depth(text, where)
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         raise InputError(f"{where} is not YAML: {error.problem or error.context}{place}") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # Numbers of escapes and directives that are out of all bounds are no YAMLError.
         raise InputError(f"{where} is not YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
         raise InputError(f"{where} is nested deeper than {DEPTH_LIMIT} levels") from None
@@ -114,39 +141,56 @@ def _from_yaml(node: "yaml.Node", where: str, depth: int, seen: set[int]) -> Any
     import yaml
 
     line = node.start_mark.line + 1
-    if depth > DEPTH_LIMIT:
+    if depth >= DEPTH_LIMIT and isinstance(node, yaml.CollectionNode):
         raise InputError(f"{where} is nested deeper than {DEPTH_LIMIT} levels (line {line})")
     if id(node) in seen:
         raise InputError(f"{where}: aliases are not accepted (line {line})")
     seen.add(id(node))
+    if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTIONS:
+        raise _unknown_tag(node, where)
     if isinstance(node, yaml.MappingNode):
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = _from_yaml(key_node, where, depth + 1, seen)
             if not isinstance(key, str):
-                raise InputError(f"{where}: the key {key!r} is not text (line {line})")
+                raise InputError(f"{where}: the key {key!r:.80} is not text (line {line})")
             if key in found:
                 line = key_node.start_mark.line + 1
-                raise InputError(f"{where}: the key {key!r} is there twice (line {line})")
+                raise InputError(f"{where}: the key {key[:80]!r} is there twice (line {line})")
             found[key] = _from_yaml(value_node, where, depth + 1, seen)
         return found
     if isinstance(node, yaml.SequenceNode):
         return [_from_yaml(item, where, depth + 1, seen) for item in node.value]
-    tag = node.tag.rpartition(":")[2]
     value: str = node.value
+    tag = node.tag.removeprefix(_YAML_TAG)
     if tag in ("str", "timestamp"):
-        return value
-    if tag == "null":
+        return _whole(value, where, line)
+    if tag == "null" and value in _NULLS:
         return None
-    if tag in ("bool", "int", "float"):
+    if tag in _SCALARS:
+        if _MISREAD.fullmatch(value):
+            return value
         try:
             plain = yaml.safe_load(value) if len(value) < 100 else None
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             plain = None
-        if plain is None or plain != plain or plain in (float("inf"), float("-inf")):
-            raise InputError(f"{where}: {value[:40]} is not a value (line {line})")
+        if type(plain) not in _SCALARS[tag] or plain != plain or plain in _INFINITIES:
+            raise InputError(f"{where}: {value[:40]!r} is not a value (line {line})")
         return plain
-    raise InputError(f"{where}: the tag {node.tag} is not accepted (line {line})")
+    raise _unknown_tag(node, where)
+
+
+def _unknown_tag(node: "yaml.Node", where: str) -> InputError:
+    line = node.start_mark.line + 1
+    return InputError(f"{where}: the tag {node.tag[:80]!r} is not accepted (line {line})")
+
+
+def _whole(text: str, where: str, line: int) -> str:
+    """Puts the halves of characters together that escapes gave one by one, as in JSON."""
+    try:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: a text holds half a character (line {line})") from None
 
 
 def load(path: str) -> Any:
@@ -178,8 +222,9 @@ def _explain(text: str, kind: Any, where: str) -> str:
     what, place = match["what"], (match["where"] or "$").removeprefix("$").removeprefix(".")
     names = _QUOTED.findall(what)
     if what.startswith("Object contains unknown field"):
-        what = f"there is no field {names[0]!r}"
-        near = difflib.get_close_matches(names[0], _fields(kind, place), 1)
+        name = what.partition("`")[2][:-1][:80]
+        what = f"there is no field {name!r}"
+        near = difflib.get_close_matches(name, _fields(kind, place), 1)
         what += f", did you mean {near[0]!r}?" if near else ""
     elif what.startswith("Object missing required field"):
         what = f"the field {names[0]!r} is missing"
@@ -242,7 +287,7 @@ def _text(data: bytes, where: str) -> str:
 
 
 def _check_depth(text: str, where: str) -> None:
-    """Counts brackets outside of JSON strings; flow collections of YAML nest alike."""
+    """Counts brackets outside of strings."""
     depth, quoted, escaped = 0, False, False
     for character in text:
         if quoted:
