@@ -128,15 +128,18 @@ def _lists(given: Iterable[str], field: str) -> Iterable[Any]:
 
 def _fill_checksums(session: Session, models: list[Any], path: str) -> None:
     """Adds the sha256 of every model that lies in the models folder and has none."""
-    root = session.options.models_root or project.models_dir(session)
+    roots = _models_roots(session)
     data = {"schema_version": specs.SCHEMA, "version_id": "x", "comfy": {"repo": DEFAULT_REPO}}
     for raw, model in zip(
         models, specs.parse({**data, "models": models}, path).models, strict=True
     ):
-        file = os.path.join(root, model.path)
-        if model.sha256 is not None or not os.path.isfile(file):
-            if model.sha256 is None:
-                session.progress.warn(f"{model.path} is not in {root}: no checksum")
+        if model.sha256 is not None:
+            continue
+        candidates = [os.path.join(root, model.path) for root in roots]
+        file = next(filter(os.path.isfile, candidates), None)
+        if file is None:
+            where = " or ".join(roots)
+            session.progress.warn(f"{model.path} is not in {where}: no checksum")
             continue
         digest = hashlib.sha256()
         with session.progress.task(f"checksum of {model.name}", os.path.getsize(file)) as task:
@@ -144,3 +147,15 @@ def _fill_checksums(session: Session, models: list[Any], path: str) -> None:
                 digest.update(chunk)
                 task.advance(len(chunk))
         raw["checksum"] = f"sha256:{digest.hexdigest()}"
+
+
+def _models_roots(session: Session) -> list[str]:
+    """Where models lie already: --models-root, else MODELS_DIR, else the models of COMFY_HOME and
+    those of the cache."""
+    settings = session.settings
+    if session.options.models_root:
+        return [os.path.abspath(os.path.expanduser(session.options.models_root))]
+    if settings.get("MODELS_DIR"):
+        return [settings.models_dir]
+    below = os.path.join(settings.comfy_home(session.options.version), "models")
+    return [*([below] if os.path.isdir(below) else []), settings.models_dir]
