@@ -255,7 +255,8 @@ def patch_torchvision(wheel: Wheel) -> None:
         raise RigError(f"{path} is not the one that this patch was made for")
     shim = (
         "\nif not torchvision.extension._has_ops():\n"
-        '    _definitions = torch.library.Library("torchvision", "DEF")\n'
+        "    from torch import library\n\n"
+        '    _definitions = library.Library("torchvision", "DEF")\n'
         "    _definitions.define("
         '"nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")\n'
         "    _definitions.define("
