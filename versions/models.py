@@ -25,9 +25,10 @@ from cvs.versions.spec import Model as Wanted
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
-#: Parameters of a query that are secrets or die soon; never kept.
+#: Parameters of a query that may be secrets or die soon, by what their names hold; never kept.
 _SECRET = re.compile(
-    r"token|access_token|api_?key|key|auth.*|sig|signature|se|sp|sv|x-(amz|goog)-.*|expires",
+    r"token|secret|passw|pwd|key|auth|sig|cred|session|cookie|jwt|policy|expires|^x-(amz|goog)-"
+    r"|^(se|sp|sv|st|sr|spr|sas|skoid|sktid|ske|skt|sks|skv)$",
     re.IGNORECASE,
 )
 
@@ -81,17 +82,22 @@ def local_path(wanted: Wanted) -> str | None:
         beside = os.path.join(base, os.path.expanduser(text))
         return beside if os.path.exists(beside) else os.path.abspath(os.path.expanduser(text))
     scheme = match[1].lower()
-    if scheme == "file":
+    try:
         parts = urlsplit(text)
-        if parts.netloc not in ("", "localhost"):
+        host = parts.hostname
+    except ValueError:
+        raise InputError(f"{wanted.where}.source: the {scheme}: URL is not one") from None
+    if scheme == "file":
+        path = unquote(parts.path)
+        if host not in (None, "localhost") or not path.startswith("/") or not path.isprintable():
             raise InputError(f"{wanted.where}.source: {text!r} is not a file of this machine")
-        return unquote(parts.path)
+        return path
     if scheme not in ("http", "https"):
         raise InputError(
             f"{wanted.where}.source: {scheme}: sources are not known",
             hint="http://, https://, file:// and paths are",
         )
-    if not urlsplit(text).hostname:
+    if not host:
         raise InputError(f"{wanted.where}.source: {public_url(text)!r} has no host")
     return None
 
@@ -102,7 +108,7 @@ def public_url(url: str) -> str:
     query = [
         (name, value)
         for name, value in parse_qsl(parts.query, keep_blank_values=True)
-        if not _SECRET.fullmatch(name)
+        if not _SECRET.search(name) and ";" not in name + value
     ]
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, urlencode(query), ""))
@@ -158,7 +164,12 @@ def _take_loose(store: Store, model: Model, access: Access) -> EntryId | None:
             access.progress.task(f"checking {model.name}", status.st_size) as task,
             store.stage() as stage,
         ):
-            staged = stage.file(_counted(chunks(path), task), origin=model.name, name=model.name)
+            pieces = _counted(_local_chunks(path, path), task)
+            try:
+                staged = stage.file(pieces, origin=model.name, name=model.name)
+            except InputError:
+                # It cannot be read, so the model comes from its source.
+                continue
             if _fits(model, staged):
                 access.progress.note(f"took {model.path} from {folder}")
                 return _publish(store, staged)
@@ -177,10 +188,8 @@ def _fetch(store: Store, wanted: Wanted, model: Model, access: Access) -> EntryI
         store.stage() as stage,
     ):
         if path is not None:
-            try:
-                staged = stage.file(_counted(chunks(path), task), name=model.name)
-            except FileNotFoundError:
-                raise InputError(f"{wanted.where}.source: {path} does not exist") from None
+            pieces = _counted(_local_chunks(path, f"{wanted.where}.source: {path}"), task)
+            staged = stage.file(pieces, name=model.name)
         else:
             from cvs.versions import download
 
@@ -200,6 +209,14 @@ def _fetch(store: Store, wanted: Wanted, model: Model, access: Access) -> EntryI
                 "nothing was kept"
             )
         return _publish(store, staged)
+
+
+def _local_chunks(path: str, what: str) -> Iterator[memoryview]:
+    """A local file's bytes; that it cannot be read is told apart from what writing may raise."""
+    try:
+        yield from chunks(path)
+    except OSError as error:
+        raise InputError(f"{what}: {error.strerror}") from None
 
 
 @contextlib.contextmanager
