@@ -20,12 +20,11 @@ from cvs.versions.lock import Interpreter
 _TIMEOUT = 60
 
 #: Run inside the interpreter, which may be as old as Python 3.8 and may lack every package:
-#: `packaging` is lent to it, behind whatever it has itself. `_base_executable` leads from a
-#: virtual environment to the interpreter that it was made from.
+#: `packaging` is lent to it, before one of its own, which may order tags differently.
+#: `_base_executable` leads from a virtual environment to the interpreter it was made from.
 _PROBE = """
-import sys
-sys.path.append(sys.argv[1])
-import json, os, platform, sysconfig
+import json, os, platform, sys, sysconfig
+sys.path.insert(0, sys.argv[1])
 from packaging import tags
 ordered = list(tags.sys_tags())
 libc = " ".join(platform.libc_ver()).strip()

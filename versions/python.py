@@ -5,6 +5,7 @@ first index that has it. Index URLs may hold credentials: they reach uv through 
 which other users cannot read, and stand neither in the lock nor in a message.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -15,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from packaging.utils import canonicalize_name
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from cvs.store.errors import CvsError, InputError, OfflineError, SourceError
 from cvs.store.ingest import chunks
@@ -45,7 +46,7 @@ _DROPPED = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_", "RUST_LOG")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
 _NOT_FOUND = re.compile(r"(?:Because|because|and) (\S+) was not found in the")
 _NO_WHEELS = re.compile(r"(\S+?)(?:[=<>!~,][^ ]*)? (?:has|have) no (?:usable )?wheels")
-_UNDATED = re.compile(r"(\S+) is missing an upload date")
+_UNDATED = re.compile(r"`(\S+\.whl)` is missing an upload date")
 _FETCH = re.compile(r"(https?://\S+?)(?:[)`]|\s|$)")
 
 
@@ -121,7 +122,7 @@ class _Run:
         self.exclude_newer = exclude_newer
         self.links = links
         self.offline = offline
-        self.undated: list[str] = []
+        self.undated: set[str] = set()
         grouped: dict[str, list[str]] = {}
         for requirement in wanted:
             grouped.setdefault(requirement.requirer, []).append(requirement.text)
@@ -139,14 +140,14 @@ class _Run:
             # uv keeps the versions of an output file that is there, wherever they still fit.
             with open(path, "w", encoding="utf-8") as file:
                 file.write(_preferences(previous))
-        options = ["--format", "pylock.toml", "--output-file", "pylock.toml", "--quiet"]
+        options = ["--format", "pylock.toml", "--output-file", "pylock.toml"]
         what = "resolving Python packages"
         with progress.task(what, len(self.wanted), "items") as task:
             done = self._uv(options)
-            undated = set(_UNDATED.findall(_plain(done.stderr)))
-            if done.returncode and undated and self.exclude_newer:
+            while done.returncode and (undated := _undated(done.stderr) - self.undated):
                 # An index without dates (PyTorch's) would have nothing at all before any date.
-                self.undated = sorted(undated)
+                # Each round can show packages that only the newly allowed ones ask for.
+                self.undated |= undated
                 done = self._uv(options)
             if done.returncode:
                 raise self._explain(_plain(done.stderr))
@@ -156,9 +157,10 @@ class _Run:
         return packages
 
     def requirers(self, packages: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
-        """Who asks for each package, directly or as a dependency; empty if uv cannot tell.
+        """Who asks for each package, directly or as a dependency.
 
-        pylock.toml has no dependencies, the annotations of the older format have.
+        pylock.toml has no dependencies, the annotations of the older format have. Where uv
+        cannot say (what it would read again is not in its cache), the direct ones are known.
         """
         with open(os.path.join(self.folder, "pins.txt"), "w", encoding="utf-8") as file:
             for package in packages:
@@ -166,7 +168,9 @@ class _Run:
                     file.write(f"{package['name']}=={package['version']}\n")
         options = ["--output-file", "pins.txt", "--annotation-style", "split", "--offline"]
         done = self._uv([*options, "--no-header"])
-        return _annotations(done.stdout, self.inputs) if done.returncode == 0 else {}
+        if done.returncode == 0:
+            return _annotations(done.stdout, self.inputs)
+        return {name: tuple(self._asking(name)) for name in map(_name, packages)}
 
     def _write(self, file: str, lines: Sequence[str], where: str) -> None:
         from packaging.requirements import InvalidRequirement
@@ -193,7 +197,7 @@ class _Run:
             command += ["--constraints", "constraints.txt"]
         if self.exclude_newer is not None:
             command += ["--exclude-newer", self.exclude_newer]
-            for name in self.undated:
+            for name in sorted(self.undated):
                 command += ["--exclude-newer-package", f"{name}=false"]
         for link in self.links:
             command += ["--find-links", link]
@@ -256,16 +260,14 @@ class _Run:
         return SourceError(f"uv cannot resolve the Python packages: {_why(said)}")
 
     def _who(self, package: str) -> str:
+        asking = self._asking(package)
+        return f"asked for by {', '.join(asking)}" if asking else "a dependency of another package"
+
+    def _asking(self, package: str) -> list[str]:
+        """The direct requirers of a package."""
         name = canonicalize_name(package)
-        asking = [
-            requirement.requirer
-            for requirement in self.wanted
-            if canonicalize_name(re.split(r"[^A-Za-z0-9._-]", requirement.text, maxsplit=1)[0])
-            == name
-        ]
-        if not asking:
-            return "a dependency of another package"
-        return "asked for by " + ", ".join(dict.fromkeys(asking))
+        found = [one.requirer for one in self.wanted if _first_name(one.text) == name]
+        return list(dict.fromkeys(found))
 
 
 def _wheel(
@@ -308,8 +310,16 @@ def _wheel(
         size=size,
         url="" if local is not None else _CREDENTIALS.sub("", address).partition("#")[0],
         uploaded=uploaded.strftime("%Y-%m-%dT%H:%M:%SZ") if uploaded else None,
-        required_by=by.get(canonicalize_name(name), ()),
+        required_by=by.get(_name(package), ()),
     )
+
+
+def _name(package: Mapping[str, Any]) -> str:
+    return canonicalize_name(str(package["name"]))
+
+
+def _first_name(requirement: str) -> str:
+    return canonicalize_name(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0])
 
 
 def _address(offered: Mapping[str, Any]) -> str:
@@ -324,8 +334,6 @@ def _local(address: str) -> str | None:
 
 
 def _build(file: str) -> int:
-    from packaging.utils import parse_wheel_filename
-
     build = parse_wheel_filename(file)[2]
     return build[0] if build else 0
 
@@ -366,8 +374,7 @@ def _annotations(text: str, inputs: Mapping[str, str]) -> dict[str, tuple[str, .
     for line in text.splitlines():
         comment = line.strip()
         if not comment.startswith("#"):
-            name = re.split(r"[^A-Za-z0-9._-]", comment, maxsplit=1)[0]
-            current = found.setdefault(canonicalize_name(name), [])
+            current = found.setdefault(_first_name(comment), [])
             continue
         source = comment.removeprefix("#").strip().removeprefix("via").strip()
         if source.startswith("-r "):
@@ -375,6 +382,15 @@ def _annotations(text: str, inputs: Mapping[str, str]) -> dict[str, tuple[str, .
         elif source and not source.startswith("-"):
             current.append(source)
     return {name: tuple(sources) for name, sources in found.items()}
+
+
+def _undated(said: str) -> set[str]:
+    """The packages that uv left out because their files have no date."""
+    found: set[str] = set()
+    for file in _UNDATED.findall(said):
+        with contextlib.suppress(InvalidWheelFilename):
+            found.add(parse_wheel_filename(file)[0])
+    return found
 
 
 def _plain(text: str) -> str:

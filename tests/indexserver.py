@@ -1,0 +1,164 @@
+"""A package index on this host: simple pages as HTML and JSON, wheels with ranges."""
+
+import base64
+import json
+import os
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Literal, Self
+
+import wheelmaker
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+Mode = Literal["ok", "404", "500", "garbage", "wrong-hash", "no-hash"]
+
+_JSON = "application/vnd.pypi.simple.v1+json"
+
+
+class IndexServer:
+    """Serves the wheels that it is given; use as a context manager.
+
+    Attributes:
+        mode: what goes wrong, if anything.
+        user: `name:password` that every request must bear; None for nobody.
+        paths: what was asked for, in order.
+    """
+
+    def __init__(self) -> None:
+        self.mode: Mode = "ok"
+        self.user: str | None = None
+        self.paths: list[str] = []
+        self._wheels: dict[str, dict[str, tuple[str, str | None]]] = {}
+        handler = type("Handler", (_Handler,), {"index": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def host(self) -> str:
+        """`127.0.0.1:<port>`"""
+        return f"127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def url(self) -> str:
+        """The address of the index, without credentials."""
+        return f"http://{self.host}/simple/"
+
+    def add(self, path: str, uploaded: str | None = "2026-01-01T00:00:00Z") -> str:
+        """Serves a wheel from now on; None for one without a date. Returns its URL."""
+        file = os.path.basename(path)
+        name = canonicalize_name(parse_wheel_filename(file)[0])
+        self._wheels.setdefault(name, {})[file] = (path, uploaded)
+        return f"http://{self.host}/files/{file}"
+
+    def page(self, name: str) -> list[dict[str, object]] | None:
+        """The files of a package as its JSON page lists them."""
+        wheels = self._wheels.get(name)
+        if wheels is None:
+            return None
+        files = []
+        for file, (path, uploaded) in sorted(wheels.items()):
+            sha256 = "0" * 64 if self.mode == "wrong-hash" else wheelmaker.sha256(path)
+            one: dict[str, object] = {
+                "filename": file,
+                "url": f"../../files/{file}",
+                "hashes": {} if self.mode == "no-hash" else {"sha256": sha256},
+                "size": os.path.getsize(path),
+            }
+            if uploaded is not None:
+                one["upload-time"] = uploaded
+            files.append(one)
+        return files
+
+    def file(self, name: str) -> str | None:
+        """The path of a wheel that is served under this name."""
+        for wheels in self._wheels.values():
+            if name in wheels:
+                return wheels[name][0]
+        return None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    index: IndexServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keeps silent."""
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        index = self.index
+        index.paths.append(self.path)
+        if index.user is not None:
+            wanted = "Basic " + base64.b64encode(index.user.encode()).decode()
+            if self.headers.get("Authorization") != wanted:
+                self._answer(401, b"", {"WWW-Authenticate": 'Basic realm="index"'})
+                return
+        page = re.fullmatch(r"/simple/([^/]+)/?", self.path)
+        if page:
+            self._page(page[1])
+        elif self.path.startswith("/files/"):
+            self._file(self.path.removeprefix("/files/").replace("%2B", "+"))
+        else:
+            self._answer(404, b"")
+
+    def _page(self, name: str) -> None:
+        if self.index.mode in ("404", "500"):
+            self._answer(int(self.index.mode), b"")
+            return
+        if self.index.mode == "garbage":
+            self._answer(200, b"\x00 no page \xff", {"Content-Type": _JSON})
+            return
+        files = self.index.page(name)
+        if files is None:
+            self._answer(404, b"")
+        elif "json" in self.headers.get("Accept", ""):
+            page = {"meta": {"api-version": "1.1"}, "name": name, "files": files, "versions": []}
+            self._answer(200, json.dumps(page).encode(), {"Content-Type": _JSON})
+        else:
+            text = "".join(f'<a href="{one["url"]}">{one["filename"]}</a>\n' for one in files)
+            self._answer(200, text.encode(), {"Content-Type": "text/html"})
+
+    def _file(self, name: str) -> None:
+        path = self.index.file(name)
+        if path is None:
+            self._answer(404, b"")
+            return
+        with open(path, "rb") as file:
+            data = file.read()
+        headers = {"Accept-Ranges": "bytes", "ETag": f'"{wheelmaker.sha256(path)}"'}
+        asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        if asked is None:
+            self._answer(200, data, headers)
+            return
+        first = int(asked[1]) if asked[1] else max(0, len(data) - int(asked[2]))
+        last = int(asked[2]) if asked[1] and asked[2] else len(data) - 1
+        headers["Content-Range"] = f"bytes {first}-{min(last, len(data) - 1)}/{len(data)}"
+        self._answer(206, data[first : last + 1], headers)
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)

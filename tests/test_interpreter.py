@@ -1,0 +1,137 @@
+"""Finding an interpreter, and what it must have in common with the one of a lock."""
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cvs.store.errors import InputError
+from cvs.versions import interpreter
+from cvs.versions.lock import Interpreter
+
+MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+LOCKED = Interpreter(
+    implementation="cpython", version="3.11.7", abi="cp311", platform="linux_x86_64", libc=""
+)
+
+
+def _script(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_the_running_interpreter_is_found_and_not_its_virtual_environment() -> None:
+    found = interpreter.find(None)
+
+    assert os.path.samefile(os.path.dirname(os.path.dirname(found)), sys.base_prefix)
+    assert interpreter.find(MINOR) == found
+
+
+def test_probe_describes_the_interpreter_as_it_is() -> None:
+    probed = interpreter.probe(interpreter.find(None))
+
+    assert probed.interpreter.version == ".".join(map(str, sys.version_info[:3]))
+    assert probed.cache_tag == sys.implementation.cache_tag
+    assert probed.tags[0].startswith(f"{probed.abi}-{probed.abi}-")
+    assert probed.tags[-1] == "py30-none-any"
+
+
+def test_probe_of_a_virtual_environment_is_that_of_its_base(tmp_path: Path) -> None:
+    venv.create(tmp_path / "env", symlinks=True)
+
+    probed = interpreter.probe(str(tmp_path / "env/bin/python"))
+
+    assert probed == interpreter.probe(interpreter.find(None))
+
+
+def test_comfy_python_is_the_only_one_considered(tmp_path: Path) -> None:
+    venv.create(tmp_path / "env", symlinks=True)
+    python = str(tmp_path / "env/bin/python")
+
+    assert interpreter.find(MINOR, python) == interpreter.find(None)
+    with pytest.raises(InputError, match=r"COMFY_PYTHON is Python 3\.\d+\.\d+ .*asks for 3\.2$"):
+        interpreter.find("3.2", python)
+    with pytest.raises(InputError, match="there is no interpreter at .*/nowhere"):
+        interpreter.find(None, str(tmp_path / "nowhere"))
+
+
+def test_a_command_that_is_no_python_is_named(tmp_path: Path) -> None:
+    broken = _script(tmp_path / "python", "#!/bin/sh\necho 'no such version' >&2; exit 127\n")
+
+    with pytest.raises(InputError, match="not a usable Python interpreter: no such version"):
+        interpreter.find(None, broken)
+
+
+def test_path_is_searched_past_what_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shims of version managers lie on PATH and may stand for nothing."""
+    name = f"python{MINOR}"
+    _script(tmp_path / f"a/{name}", "#!/bin/sh\nexit 127\n")
+    base = interpreter.find(None)
+    _script(tmp_path / f"b/{name}", f'#!/bin/sh\nexec {base} "$@"\n')
+    monkeypatch.setenv("PATH", f"{tmp_path}/a:{tmp_path}/b")
+    monkeypatch.setattr(sys, "version_info", (2, 7, 18))
+
+    assert interpreter.find(MINOR) == base
+
+
+def test_no_interpreter_of_a_version_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    with pytest.raises(InputError, match=r"no Python 3\.5 found") as caught:
+        interpreter.find("3.5")
+    assert caught.value.hint is not None
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "what"),
+    [
+        ("implementation", "pypy", "implementation"),
+        ("version", "3.12.7", "version"),
+        ("abi", "cp311t", "ABI"),
+        ("platform", "linux_aarch64", "platform"),
+    ],
+)
+def test_what_decides_about_wheels_must_match(field: str, value: str, what: str) -> None:
+    other = msgspec.structs.replace(LOCKED, **{field: value})
+
+    with pytest.raises(InputError, match=f"another {what}$"):
+        interpreter.check(LOCKED, other)
+
+
+def test_a_patch_difference_is_a_warning() -> None:
+    other = msgspec.structs.replace(LOCKED, version="3.11.9", libc="glibc 2.39")
+
+    assert interpreter.check(LOCKED, LOCKED) is None
+    assert (
+        interpreter.check(LOCKED, other) == "the lock was made with Python 3.11.7, this is 3.11.9"
+    )
+
+
+def test_wheels_are_ranked_by_their_tags() -> None:
+    probe = interpreter.probe(interpreter.find(None))
+    own = probe.rank(f"x-1-{probe.tags[0]}.whl")
+
+    assert own == 0
+    assert probe.rank("x-1-py2.py3-none-any.whl") == probe.rank("x-1-py3-none-any.whl")
+    assert probe.rank("x-1-py3-none-any.whl") is not None
+    assert probe.rank("x-1-cp311-cp311-win_amd64.whl") is None
+    assert probe.rank("x-1.tar.gz") is None
+
+
+def test_the_probe_needs_no_package_in_the_interpreter(tmp_path: Path) -> None:
+    """`packaging` is lent to it, and its own startup files are not run."""
+    venv.create(tmp_path / "env", symlinks=True)
+    python = str(tmp_path / "env/bin/python")
+    lacking = subprocess.run([python, "-c", "import packaging"], capture_output=True, check=False)
+
+    assert lacking.returncode == 1
+    assert interpreter.probe(python).tags

@@ -1,0 +1,149 @@
+"""Reading requirement files: what is wanted, what is ignored, what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from cvs.store import ingest
+from cvs.store.entries import Store
+from cvs.store.errors import InputError
+from cvs.versions import requirements
+from cvs.versions.requirements import Requirement, Requirements
+
+
+def _texts(text: str | bytes, **files: bytes) -> list[str]:
+    data = text if isinstance(text, bytes) else text.encode()
+    read = requirements.parse(data, requirer="N", read=lambda path: files.get(path))
+    return [one.text for one in read.wanted]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", []),
+        ("# only a comment\n\n   \n", []),
+        ("numpy>=2  # why\n", ["numpy>=2"]),
+        ("a\r\nb\r\n", ["a", "b"]),
+        (b"\xef\xbb\xbfa\n", ["a"]),
+        ("a\nb\n".encode("utf-16"), ["a", "b"]),
+        ('a ; python_version<"3.12"\n', ['a; python_version < "3.12"']),
+        ("a[x,y]~=1.4.2", ["a[x,y]~=1.4.2"]),
+        ("a==1 \\\n  --hash=sha256:00 \\\n  --hash=sha256:11\nb\n", ["a==1", "b"]),
+        ("a==1 --hash=sha256:00\n", ["a==1"]),
+        ("a \\\n>=1\n", ["a>=1"]),
+        ("a>=1 \\\n", ["a>=1"]),
+        ("# a \\\nb\n", ["b"]),
+        (
+            "https://x.org/d/a_b-1.0-py3-none-any.whl#sha256=0",
+            ["a-b @ https://x.org/d/a_b-1.0-py3-none-any.whl#sha256=0"],
+        ),
+        (
+            "a @ https://x.org/a-1%2Bcpu-py3-none-any.whl",
+            ["a @ https://x.org/a-1%2Bcpu-py3-none-any.whl"],
+        ),
+    ],
+)
+def test_what_is_wanted(text: str | bytes, wanted: list[str]) -> None:
+    assert _texts(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("--extra-index-url https://u:p@x.org/simple", "--extra-index-url https://x.org/simple"),
+        ("-f https://x.org/wheels", "-f https://x.org/wheels"),
+        ("--pre", "--pre"),
+        ("-e .", "-e ."),
+        ("-c constraints.txt", "-c constraints.txt"),
+        ("./local", "./local"),
+        ("/opt/a-1-py3-none-any.whl", "/opt/a-1-py3-none-any.whl"),
+        ("wheels/a-1-py3-none-any.whl", "wheels/a-1-py3-none-any.whl"),
+        ("git+https://token@x.org/a/b", "git+https://x.org/a/b"),
+        ("a @ git+https://x.org/a/b@main", "a @ git+https://x.org/a/b@main"),
+        ("https://x.org/a-1.tar.gz", "https://x.org/a-1.tar.gz"),
+        ("https://x.org/a.whl", "https://x.org/a.whl"),
+        ("http://x.org/a-1-py3-none-any.whl", "http://x.org/a-1-py3-none-any.whl"),
+        ("a @ file:///a-1-py3-none-any.whl", "a @ file:///a-1-py3-none-any.whl"),
+    ],
+)
+def test_what_is_not_followed_is_listed_without_credentials(line: str, shown: str) -> None:
+    read = requirements.parse(f"{line}\nb\n".encode(), requirer="N")
+
+    assert read.ignored == (f"N: {shown}",)
+    assert [one.text for one in read.wanted] == ["b"]
+
+
+def test_a_line_that_is_no_requirement_is_named_by_file_and_line() -> None:
+    with pytest.raises(InputError, match=r"^N/requirements\.txt:3: 'numpy=>2' is not a requirem"):
+        _texts("a\n\nnumpy=>2\n")
+
+
+def test_bytes_that_are_no_text_are_refused() -> None:
+    with pytest.raises(InputError, match=r"N/requirements\.txt is not text \(byte 1\)"):
+        _texts(b"a\xff")
+
+
+def test_included_files_are_read_from_the_same_tree() -> None:
+    read = requirements.parse(
+        b"-r sub/more.txt\nz\n",
+        requirer="N",
+        read={"sub/more.txt": b"a\n--requirement=../b.txt", "b.txt": b"b\n"}.get,
+    )
+
+    assert read.wanted == (
+        Requirement("a", "N", "N/sub/more.txt:1"),
+        Requirement("b", "N", "N/b.txt:1"),
+        Requirement("z", "N", "N/requirements.txt:2"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("-r none.txt", "there is no none.txt in N"),
+        ("-r ../other.txt", "not a file of the same tree"),
+        ("-r /etc/passwd", "not a file of the same tree"),
+        ("-r https://x.org/r.txt", "not a file of the same tree"),
+        ("-r requirements.txt", "includes itself"),
+    ],
+)
+def test_includes_that_lead_elsewhere_are_refused(line: str, problem: str) -> None:
+    with pytest.raises(InputError, match=rf"^N/requirements\.txt:1: .*{problem}"):
+        _texts(line)
+
+
+def test_packages_of_a_user_must_be_lockable() -> None:
+    assert requirements.packages(["a", " b>1 "]).wanted == (
+        Requirement("a", "python_packages", "python_packages[0]"),
+        Requirement("b>1", "python_packages", "python_packages[1]"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("a b", r"python_packages\[0\]: 'a b' is not a requirement"),
+        ("", "is not a requirement"),
+        ("git+https://u:p@x.org/a", "'git\\+https://x.org/a' is a repository: only wheels"),
+        ("a @ git+https://x.org/a", "is a repository: only wheels can be locked"),
+        ("./a", "is a local path: only wheels can be locked"),
+        ("a @ https://x.org/a-1.tar.gz", "is not the URL of a wheel: only wheels"),
+    ],
+)
+def test_packages_of_a_user_that_cannot_be_locked_are_refused(line: str, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        requirements.packages([line])
+
+
+def test_a_stored_tree_is_asked_for_its_file(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "Node"
+    folder.mkdir()
+    (folder / "requirements.txt").write_text("a\n-r ü.txt\n")
+    (folder / "ü.txt").write_text("b\n")
+    entry = ingest.add_path(store, str(folder))
+    (folder / "requirements.txt").unlink()
+    without = ingest.add_path(store, str(folder))
+
+    read = requirements.of_tree(store, entry, "Node")
+    assert [(one.requirer, one.text) for one in read.wanted] == [("Node", "a"), ("Node", "b")]
+    assert requirements.of_tree(store, without, "Node") == Requirements()
