@@ -184,9 +184,18 @@ def read(path: str) -> Lock | None:
 
 
 def write(path: str, lock: Lock, tmp: str) -> None:
-    """Replaces a lock file in one rename; `tmp` is a folder on the same file system."""
-    fs.makedirs(os.path.dirname(path))
-    staged = os.path.join(tmp, fs.unique())
+    """Replaces a lock file in one rename.
+
+    Args:
+        tmp: the volume's folder for what is unfinished; a lock elsewhere is written beside itself,
+            for no rename leads from one file system to another.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    fs.makedirs(folder)
+    if os.path.dirname(folder) == os.path.dirname(tmp):
+        staged = os.path.join(tmp, fs.unique())
+    else:
+        staged = os.path.join(folder, f".{name}.{fs.unique()}")
     try:
         fs.write_synced(staged, encode(lock))
         fs.rename(staged, path)

@@ -65,8 +65,10 @@ def environment_of(session: Session) -> dict[str, str]:
 
 def lock_file(session: Session, version: str) -> str:
     """The file of a version's lock."""
-    given = getattr(session.options, "lock_file", None)
-    return given or os.path.join(session.volume.resolved, f"{version}.lock.json")
+    given: str | None = getattr(session.options, "lock_file", None)
+    if given:
+        return os.path.abspath(os.path.expanduser(given))
+    return os.path.join(session.volume.resolved, f"{version}.lock.json")
 
 
 def models_dir(session: Session) -> str:
