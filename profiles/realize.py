@@ -83,12 +83,13 @@ def realize(
         SourceError, OfflineError, IntegrityError: something cannot be had as it was locked.
     """
     volume = store.volume
-    volume.prepare()
+    volume.check()
     profile = Profile(volume, spec.version_id)
     _check_home(target, profile)
     old = locks.read(target.lock_file)
     if locked:
         lock = resolve.check_locked(spec, old, target.lock_file)
+        volume.prepare()
     else:
         lock = resolve.resolve(store, spec, old, access)
         if lock != old:
@@ -129,6 +130,7 @@ def _publish(
     core = next(place.target for place in wanted.links if not place.path)
     examples = os.path.join(store.volume.store, core, "input")
     state.prepare(store.volume, profile.version, target.models_dir, examples=examples)
+    state.ensure_private(store, wanted)
     made = environment.ensure(
         store, wanted.wheel_set, lock.python.interpreter, python, target.local_root
     )
@@ -209,7 +211,10 @@ def materialize(store: Store, spec: Spec, lock: Lock, access: Access) -> tuple[L
 def _record(store: Store, spec: Spec, lock: Lock, wheel_set: EntryId) -> Record:
     """The record of a lock whose every entry is in the store."""
     links = [_place(store, "", lock.core.entry)]
-    links += [_place(store, f"custom_nodes/{node.name}", node.entry) for node in lock.nodes]
+    links += [
+        _place(store, f"custom_nodes/{node.name}", node.entry, private=source.writable)
+        for source, node in zip(spec.nodes, lock.nodes, strict=True)
+    ]
     if not spec.skip_models:
         links += [
             _place(store, f"models/{model.path}", model.entry)
@@ -230,8 +235,8 @@ def _record(store: Store, spec: Spec, lock: Lock, wheel_set: EntryId) -> Record:
     )
 
 
-def _place(store: Store, path: str, entry: EntryId) -> Place:
-    return Place(path, content_path(entry, store.manifest(entry)))
+def _place(store: Store, path: str, entry: EntryId, *, private: bool = False) -> Place:
+    return Place(path, content_path(entry, store.manifest(entry)), private)
 
 
 def rollback(store: Store, profile: Profile, number: int | None = None) -> tuple[int, int]:
