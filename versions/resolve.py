@@ -98,7 +98,7 @@ def resolve(
         core=core,
         nodes=tuple(nodes),
         python=python,
-        models=_models(spec.models, () if old is None else old.models, access),
+        models=_models(spec, () if old is None else old.models, access),
     )
 
 
@@ -236,14 +236,29 @@ def exclude_newer(spec: Spec, commits: Sequence[Commit]) -> str | None:
     return setting or max(commit.date for commit in commits)
 
 
-def _models(
-    wanted: Iterable[WantedModel], old: Iterable[Model], access: Access
-) -> tuple[Model, ...]:
+def _models(spec: Spec, old: Iterable[Model], access: Access) -> tuple[Model, ...]:
     from cvs.versions import models
 
+    describe = _unseen if spec.skip_models else models.describe
     known = {(model.path, model.request): model for model in old}
     return tuple(
-        known.get((model.path, model.request)) or models.describe(model, access) for model in wanted
+        known.get((model.path, model.request)) or describe(model, access) for model in spec.models
+    )
+
+
+def _unseen(wanted: WantedModel, _access: Access) -> Model:
+    """A model that nobody wants for now: its source is not looked at."""
+    from cvs.versions import models
+
+    is_local = models.local_path(wanted) is not None
+    return Model(
+        name=wanted.name,
+        path=wanted.path,
+        request=wanted.request,
+        source="" if is_local else models.public_url(wanted.source),
+        size=None,
+        sha256=wanted.sha256,
+        entry=None,
     )
 
 
