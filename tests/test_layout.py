@@ -227,7 +227,7 @@ def changes(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _reads(call: str) -> bool:
-    return "O_RDONLY" in call and not any(
+    return ("O_RDONLY" in call or "O_PATH" in call) and not any(
         flag in call for flag in ("O_CREAT", "O_WRONLY", "O_RDWR", "O_TRUNC", "O_APPEND")
     )
 
@@ -275,6 +275,7 @@ def test_the_seam_is_guarded(code: str) -> None:
     [
         *("fs.mkdir(x)", "fs.unlink(x)", "open(x)", "open(x, 'rb')", "text.replace('a', 'b')"),
         *("open(x, encoding='utf-8')", "os.open(x, os.O_RDONLY | os.O_CLOEXEC)", "os.listdir(x)"),
+        "os.open(x, os.O_PATH)",
     ],
 )
 def test_reading_is_free(code: str) -> None:
