@@ -8,6 +8,8 @@ ignored in the parent; a node whose import fails leaves a healthy server.
 
 import ast
 import collections
+import ctypes
+import functools
 import os
 import re
 import signal
@@ -19,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import IO, Self
 
-from cvs.store import fs
+from cvs.profiles.seal import Seal
 from cvs.store.errors import InputError, RunError
 
 #: Seconds that a ComfyUI which was told to end gets before the next, harder signal.
@@ -30,6 +32,9 @@ GRACE_TERMINATE = 5.0
 LOG_TAIL = 40
 
 _IMPORT_FAILED = re.compile(r"\(IMPORT FAILED\): (?P<path>.+?)\s*$")
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 #: What of the caller's environment must not reach a locked environment.
 _DROPPED = (
@@ -164,8 +169,8 @@ class ComfyUI:
         port: int,
         database: str | None,
         scratch: str,
+        seal: Seal,
         log: Callable[[str], None],
-        own_group: bool,
     ) -> None:
         """Starts ComfyUI.
 
@@ -175,18 +180,14 @@ class ComfyUI:
             variables: from `environment`.
             user: options for main.py from the user.
             database: the file of the database; None for one in memory.
-            scratch: a folder on the local disk for files of this process.
+            scratch: a folder on the local disk for files of this process alone.
+            seal: put on before ComfyUI's first instruction.
             log: receives every line of its log.
-            own_group: whether a Ctrl-C in the terminal is kept from it.
         """
         self.host, self.port = host, port
         self.failed_imports: list[str] = []
         self._tail: collections.deque[str] = collections.deque(maxlen=LOG_TAIL)
         self._log = log
-        self._scratch = os.path.join(scratch, fs.unique())
-        fs.makedirs(self._scratch)
-        if database is not None:
-            fs.makedirs(os.path.dirname(database))
         url = "sqlite:///:memory:" if database is None else f"sqlite:///{database}"
         command = [
             python,
@@ -196,7 +197,7 @@ class ComfyUI:
                 host=host,
                 port=port,
                 database=url,
-                temp=self._scratch,
+                temp=scratch,
                 user=user,
             ),
         ]
@@ -208,12 +209,12 @@ class ComfyUI:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                start_new_session=own_group,
-                preexec_fn=_in_child,
+                # A Ctrl-C in the terminal is for cvs, which ends ComfyUI in its own time.
+                start_new_session=True,
+                preexec_fn=functools.partial(_in_child, seal),
             )
-        except OSError as error:
-            fs.remove_tree(self._scratch)
-            raise RunError(f"{python} cannot be started: {error.strerror}") from None
+        except (OSError, subprocess.SubprocessError) as error:
+            raise RunError(f"{python} cannot be started: {error}") from None
         assert self.process.stdout is not None
         self._reader = threading.Thread(
             target=self._read, args=(self.process.stdout,), name="comfyui-log", daemon=True
@@ -278,7 +279,6 @@ class ComfyUI:
                     continue
             break
         self._reader.join(2)
-        fs.remove_tree(self._scratch)
         return self.process.wait()
 
     def __enter__(self) -> Self:
@@ -293,10 +293,8 @@ class ComfyUI:
         self.stop()
 
 
-def _in_child() -> None:
-    """Between fork and exec: SIGINT as a program expects it, and no life without the parent."""
+def _in_child(seal: Seal) -> None:
+    """Between fork and exec: SIGINT as a program expects it, no life without the parent, sealed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    import ctypes
-
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    seal.apply()

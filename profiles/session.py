@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from cvs.profiles import environment, process, realize, state, view
+from cvs.profiles import environment, process, realize, seal, state, view
 from cvs.profiles.generations import Profile
-from cvs.store import leases
-from cvs.store.digest import EntryId
+from cvs.store import fs, leases
 from cvs.store.entries import Store
 from cvs.store.errors import InputError
 from cvs.store.progress import Progress
@@ -33,7 +32,13 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     """The interpreter in the version's environment."""
     variables: dict[str, str]
     """Environment variables for what is started."""
-    core: EntryId
+    seal: seal.Seal
+    """What every child puts on."""
+    scratch: str
+    """A folder on the local disk for files of this session; removed with it."""
+    database: str
+    """The database of the version's UI: on this host's own disk, one per core. SQLite has no
+    place on a network volume, and an older core refuses one that a newer core has touched."""
 
 
 @contextlib.contextmanager
@@ -69,7 +74,8 @@ def open_session(
         lease.keep_alive()
         realize.check_entries(store, record)
         folder = view.ensure(store, profile, number)
-        state.prepare(store.volume, profile.version, models_dir)
+        own = state.prepare(store.volume, profile.version, models_dir)
+        state.ensure_private(store, record)
         locked = msgspec.convert(record.interpreter, Interpreter)
         found = interpreter.find(resolve.minor(locked), comfy_python)
         warning = interpreter.check(locked, interpreter.probe(found).interpreter)
@@ -77,24 +83,58 @@ def open_session(
             progress.warn(warning)
         made = environment.ensure(store, record.wheel_set, locked, found, local_root)
         core = next(place.target for place in record.links if not place.path)
-        yield Session(
-            version=profile.version,
-            generation=number,
-            record=record,
-            view=folder,
-            python=made.python,
-            variables=process.environment(
-                base, python=made.python, home=folder, models_dir=models_dir, extra=extra
-            ),
-            core=EntryId(core.partition("/")[0]),
+        scratch = os.path.join(local_root, "run", fs.unique())
+        databases = os.path.join(local_root, "databases")
+        for path in (os.path.join(scratch, "tmp"), databases):
+            fs.makedirs(path)
+        variables = process.environment(
+            base, python=made.python, home=folder, models_dir=models_dir, extra=extra
         )
+        variables.setdefault("TMPDIR", os.path.join(scratch, "tmp"))
+        for name, path in caches(variables, local_root).items():
+            fs.makedirs(path)
+            variables[name] = path
+        sealed = seal.make(
+            [store.volume.root, os.path.dirname(made.path)],
+            [own, *([models_dir] if os.path.isdir(models_dir) else [])],
+        )
+        try:
+            yield Session(
+                version=profile.version,
+                generation=number,
+                record=record,
+                view=folder,
+                python=made.python,
+                variables=variables,
+                seal=sealed,
+                scratch=scratch,
+                database=os.path.join(databases, f"{profile.version}-{core[:16]}.db"),
+            )
+        finally:
+            sealed.close()
+            fs.remove_tree(scratch)
 
 
-def database(session: Session, local_root: str) -> str:
-    """The database of a version's UI: on this host's own disk, one per core.
+#: Caches of libraries that nodes use: variable, and where it leads below HOME if it is unset.
+_CACHES = {
+    "HF_HOME": ".cache/huggingface",
+    "TORCH_HOME": ".cache/torch",
+    "TRITON_CACHE_DIR": ".triton/cache",
+    "TORCHINDUCTOR_CACHE_DIR": ".cache/torchinductor",
+    "NUMBA_CACHE_DIR": ".cache/numba",
+    "MPLCONFIGDIR": ".config/matplotlib",
+}
 
-    SQLite has no place on a network volume, and an older core refuses the database that a newer
-    one has touched.
+
+def caches(variables: Mapping[str, str], local_root: str) -> dict[str, str]:
+    """Where libraries keep what they make, for those that have no place yet.
+
+    A folder that is there stays in use. A new one could not be made in HOME where the seal lies
+    around a folder in it.
     """
-    name = f"{session.version}-{session.core[:16]}.db"
-    return os.path.join(local_root, "databases", name)
+    home = variables.get("HOME", "/")
+    return {
+        name: os.path.join(local_root, "caches", name.lower())
+        for name, usual in _CACHES.items()
+        if name not in variables and not os.path.isdir(os.path.join(home, usual))
+    }

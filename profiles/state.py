@@ -1,7 +1,9 @@
 """State: what users and ComfyUI write at run time, kept per version across every switch.
 
     state/<version>/input  output  temp  user      ComfyUI's own folders
+    state/<version>/web                            scripts that nodes copy there
     state/<version>/custom_nodes                   nodes added at run time (ComfyUI-Manager)
+    state/<version>/private/<name>-<hash>          copies of nodes that write into their folder
     state/<version>/models → models/               the user's loose models, MODELS_DIR
 
 Nothing of it is ever part of an entry.
@@ -11,12 +13,20 @@ import errno
 import os
 
 from cvs.store import fs
+from cvs.store.digest import EntryId
+from cvs.store.entries import Store
+from cvs.store.ingest import chunks
+from cvs.store.manifest import TreeManifest
+from cvs.store.record import Place, Record
+from cvs.store.tree import Folder, Link, unquote
 from cvs.store.volume import Volume
 
 #: The folders that the view links to, so that ComfyUI finds them where it expects them.
 LINKED = ("input", "output", "temp", "user")
 
+WEB = "web"
 CUSTOM_NODES = "custom_nodes"
+PRIVATE = "private"
 MODELS = "models"
 
 
@@ -36,7 +46,7 @@ def prepare(volume: Volume, version: str, models_dir: str, *, examples: str | No
     root = folder(volume, version)
     if examples is not None and not os.path.isdir(os.path.join(root, "input")):
         _seed(examples, os.path.join(root, "input"), volume.tmp)
-    for name in (*LINKED, CUSTOM_NODES):
+    for name in (*LINKED, WEB, CUSTOM_NODES):
         fs.makedirs(os.path.join(root, name))
     link = os.path.join(root, MODELS)
     target = link_target(models_dir, root, volume)
@@ -101,3 +111,57 @@ def _seed(examples: str, target: str, tmp: str) -> None:
         fs.remove_tree(staged)
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
+
+
+def private_name(place: Place) -> str:
+    """What the private copy of a node is called: another commit has another copy."""
+    entry, _, name = place.target.partition("/")
+    return f"{name}-{entry[:16]}"
+
+
+def ensure_private(store: Store, record: Record) -> None:
+    """Makes the private copies of a record's nodes where they are missing; keeps what is there.
+
+    Raises:
+        EntryMissing, IntegrityError: an entry is not usable.
+    """
+    for place in record.links:
+        if not place.private:
+            continue
+        target = os.path.join(folder(store.volume, record.version), PRIVATE, private_name(place))
+        if os.path.isdir(target):
+            continue
+        staged = os.path.join(store.volume.tmp, fs.unique())
+        try:
+            _copy_tree(store, place, staged)
+            fs.makedirs(os.path.dirname(target))
+            fs.rename(staged, target)
+        except OSError:
+            # Another host was first: its copy is as good.
+            if not os.path.isdir(target):
+                raise
+        finally:
+            fs.remove_tree(staged)
+
+
+def _copy_tree(store: Store, place: Place, staged: str) -> None:
+    """Copies a tree entry as its manifest says; modes come from there, never from stat."""
+    document = store.manifest(EntryId(place.target.partition("/")[0]))
+    assert isinstance(document, TreeManifest)  # Nodes are trees.
+    source = os.fsencode(os.path.join(store.volume.store, place.target))
+    root = os.fsencode(staged)
+    fs.mkdir(root)
+    # Ascending by path: a folder comes before what is in it.
+    for node in document.nodes:
+        path = b"/" + unquote(node.path)
+        if isinstance(node, Folder):
+            fs.mkdir(root + path)
+        elif isinstance(node, Link):
+            fs.symlink(unquote(node.target), root + path)
+        else:
+            descriptor = fs.create(root + path, 0o755 if node.executable else 0o644)
+            try:
+                for chunk in chunks(source + path):
+                    fs.write(descriptor, chunk)
+            finally:
+                fs.close(descriptor)

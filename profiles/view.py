@@ -6,9 +6,9 @@ models inside the store. Folders that the lock adds something to are real folder
 
     main.py, …                   copies
     comfy/, app/, …              → ../../../store/<core>/ComfyUI/…
-    custom_nodes/<name>          → ../../../../store/<node>/<name>
+    custom_nodes/<name>          → ../../../../store/<node>/<name>, or a private copy in state/
     models/checkpoints/x.…       → ../../../../../store/<model>/content.…
-    input output temp user       → ../../../state/<version>/…
+    input output temp user web   → ../../../state/<version>/…
     extra_model_paths.yaml       adds state/<version>/custom_nodes and the loose models
 """
 
@@ -82,11 +82,17 @@ def _build(store: Store, record: Record, staged: str) -> None:
             with open(os.path.join(base, name), "rb") as file:
                 fs.write_file(os.path.join(staged, name), file.read())
         else:
-            _link(staged, name, f"{core.target}/{name}")
+            _link(staged, name, f"store/{core.target}/{name}")
     for folder in ("custom_nodes", "models"):
-        added = {p.path: p.target for p in record.links if p.path.startswith(folder + "/")}
-        _merge(staged, folder, core.target, children, added)
-    for name in state.LINKED:
+        added = {
+            place.path: _source(record.version, place)
+            for place in record.links
+            if place.path.startswith(folder + "/")
+        }
+        _merge(staged, folder, f"store/{core.target}", children, added)
+    # Nodes of old habits copy their scripts into web/, which newer cores do not have.
+    own = (*state.LINKED, *(() if state.WEB in top else (state.WEB,)))
+    for name in own:
         fs.symlink(f"../../../state/{record.version}/{name}", os.path.join(staged, name))
     folders = {name: [name] for name in children.get("models", ()) if f"models/{name}" in children}
     folders |= _folders_of_core(base)
@@ -131,9 +137,16 @@ def _merge(
 
 
 def _link(staged: str, path: str, target: str) -> None:
-    """Links a path of the view to `store/<target>`, as seen from profiles/<version>/<n>/."""
+    """Links a path of the view to a path of the volume, as seen from profiles/<version>/<n>/."""
     up = "../" * (3 + path.count("/"))
-    fs.symlink(f"{up}store/{target}", os.path.join(staged, path))
+    fs.symlink(up + target, os.path.join(staged, path))
+
+
+def _source(version: str, place: Place) -> str:
+    """Where on the volume a path of the view lies."""
+    if place.private:
+        return f"state/{version}/{state.PRIVATE}/{state.private_name(place)}"
+    return f"store/{place.target}"
 
 
 def extra_paths(version: str, folders: dict[str, list[str]], knows_is_default: bool) -> str:

@@ -19,6 +19,8 @@ class Place(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     """Relative to the view; "" for the tree that the view itself shows."""
     target: str
     """Relative to store/: `<hash>/<name>`."""
+    private: bool = False
+    """Shown as a copy in the version's state, which may be written."""
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -3,6 +3,7 @@
 Field by field the form of the tool that cvs replaces (schema_version 2), plus `python`.
 """
 
+import datetime
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,13 @@ _VERSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?")
+
+#: What a model's place may begin with; it is relative to the models folder all the same.
+_MODELS_FOLDERS = (
+    *("$MODELS_DIR/", "${MODELS_DIR}/"),
+    *("$COMFY_HOME/models/", "${COMFY_HOME}/models/"),
+)
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -38,6 +46,7 @@ class _RawNode(_Document, frozen=True):
     ref: str | None = None
     commit: str | None = None
     name: str | None = None
+    writable: bool = False
 
 
 class _RawModel(_Document, frozen=True):
@@ -76,7 +85,7 @@ class _RawSpec(_Document, frozen=True):
     custom_nodes: tuple[_RawNode, ...] = ()
     models: tuple[_RawModel, ...] = ()
     python_packages: tuple[str, ...] = ()
-    env: dict[str, str | int | float] = {}
+    env: dict[str, Any] = {}
     options: _RawOptions = _RawOptions()
     python: PythonSettings = PythonSettings()
 
@@ -92,6 +101,8 @@ class Source(_Document, frozen=True):
     where: str
     base: str
     """The folder that a relative path in `repo` is relative to."""
+    writable: bool = False
+    """The node writes into its own folder: it gets a private copy."""
 
     @property
     def request(self) -> str:
@@ -134,6 +145,8 @@ class Spec(_Document, frozen=True):
     models: tuple[Model, ...]
     packages: tuple[str, ...]
     python: PythonSettings
+    find_links: tuple[str, ...]
+    """As they are written; those of `python` are absolute, and differ where the volume does."""
     env: dict[str, str]
     offline: bool
     skip_models: bool
@@ -160,7 +173,7 @@ def load(path: str) -> Spec:
 def parse(data: Any, file: str) -> Spec:
     """Checks a parsed spec; `file` begins every message."""
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version != SCHEMA:
+    if type(version) is int and version != SCHEMA:
         raise InputError(
             f"{file}: schema_version: {version} is not known, this cvs reads {SCHEMA}",
             hint="update cvs" if version > SCHEMA else None,
@@ -187,6 +200,7 @@ def parse(data: Any, file: str) -> Spec:
             for index, text in enumerate(raw.python_packages)
         ),
         python=_python(raw.python, file),
+        find_links=raw.python.find_links,
         env={name: _env(name, value, file) for name, value in raw.env.items()},
         offline=raw.options.offline,
         skip_models=raw.options.skip_models,
@@ -213,7 +227,9 @@ def _source(raw: _RawSource | _RawNode, name: str | None, where: str) -> Source:
     if ref is not None:
         repository.check_ref(ref, f"{where}.ref")
     commit = raw.commit
-    if commit is None and ref is not None and _COMMIT.fullmatch(ref):
+    if ref is not None and _COMMIT.fullmatch(ref):
+        if commit not in (None, ref):
+            raise InputError(f"{where}: ref and commit name different commits")
         commit = ref
     if commit is not None and not _COMMIT.fullmatch(commit):
         raise InputError(
@@ -224,7 +240,15 @@ def _source(raw: _RawSource | _RawNode, name: str | None, where: str) -> Source:
         name = name if name is not None else parsed.name
         _check_node_name(name, f"{where}.name")
     name = name or "ComfyUI"
-    return Source(name=name, repo=text, ref=ref, commit=commit, where=where, base=base)
+    return Source(
+        name=name,
+        repo=text,
+        ref=ref,
+        commit=commit,
+        where=where,
+        base=base,
+        writable=isinstance(raw, _RawNode) and raw.writable,
+    )
 
 
 def _check_node_name(name: str, where: str) -> None:
@@ -238,21 +262,25 @@ def _check_node_name(name: str, where: str) -> None:
 def _model(raw: _RawModel, where: str) -> Model:
     source = _text(raw.source, f"{where}.source")
     name = raw.name if raw.name is not None else _last_part(source)
+    if name and (name.isspace() or not name.isprintable()):
+        raise InputError(f"{where}.name: {name[:200]!r} cannot be used")
     if raw.target_path is not None and raw.path is not None and raw.target_path != raw.path:
         raise InputError(f"{where}: target_path and path name different places")
-    target = raw.target_path if raw.target_path is not None else raw.path
-    if target is not None:
-        for prefix in ("$MODELS_DIR/", "${MODELS_DIR}/", "$COMFY_HOME/models/"):
-            target = target.removeprefix(prefix)
-        path = relative_path(target.removeprefix("${COMFY_HOME}/models/"), f"{where}.target_path")
+    if raw.target_path is not None:
+        path = relative_path(_below_models(raw.target_path), f"{where}.target_path")
+    elif raw.path is not None:
+        path = relative_path(_below_models(raw.path), f"{where}.path")
     else:
         if not name:
             raise InputError(f"{where}: the name cannot be told from the source", hint="add `name`")
         relative_path(name, f"{where}.name")
         path = name
-        if raw.target_subdir is not None:
-            subdir = raw.target_subdir.removeprefix("$MODELS_DIR/").rstrip("/")
-            path = f"{relative_path(subdir, f'{where}.target_subdir')}/{name}"
+        subdir = raw.target_subdir or ""
+        if subdir.strip("/"):
+            subdir = _below_models(subdir.rstrip("/") + "/").rstrip("/")
+        if subdir:
+            relative_path(subdir, f"{where}.target_subdir")
+            path = relative_path(f"{subdir}/{name}", f"{where}.target_subdir")
     return Model(
         name=name or path.rpartition("/")[2],
         source=source,
@@ -262,9 +290,20 @@ def _model(raw: _RawModel, where: str) -> Model:
     )
 
 
+def _below_models(path: str) -> str:
+    """A path without the variable for the models folder that it may begin with."""
+    for prefix in _MODELS_FOLDERS:
+        if path.startswith(prefix):
+            return path[len(prefix) :]
+    return path
+
+
 def _last_part(source: str) -> str:
-    path = source.partition("?")[0].partition("#")[0].rstrip("/")
-    return path.rpartition("/")[2].rpartition(":")[2]
+    """The last part of the path of a URL, or of a local path."""
+    if "://" in source:
+        address = source.partition("://")[2].partition("?")[0].partition("#")[0]
+        return address.partition("/")[2].rstrip("/").rpartition("/")[2]
+    return source.rstrip("/").rpartition("/")[2].rpartition(":")[2]
 
 
 def _checksum(raw: _RawModel, where: str) -> str | None:
@@ -284,17 +323,21 @@ def _checksum(raw: _RawModel, where: str) -> str | None:
 
 def _python(raw: PythonSettings, file: str) -> PythonSettings:
     where = f"{file}: python"
-    if raw.version is not None and not re.fullmatch(r"3\.\d{1,2}", raw.version):
+    if raw.version is not None and not re.fullmatch(r"3\.[0-9]{1,2}", raw.version):
         raise InputError(f"{where}.version: {raw.version!r} is not like '3.11'")
     if (
         raw.exclude_newer is not None
         and raw.exclude_newer not in ("core", "none")
-        and not re.fullmatch(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}Z)?", raw.exclude_newer)
+        and not _is_date(raw.exclude_newer)
     ):
         raise InputError(
             f"{where}.exclude_newer: {raw.exclude_newer!r} is not a date, 'core' or 'none'"
         )
-    for field in ("extra_index_urls", "find_links", "overrides", "constraints"):
+    if raw.index_url is not None:
+        _index(raw.index_url, f"{where}.index_url")
+    for index, url in enumerate(raw.extra_index_urls):
+        _index(url, f"{where}.extra_index_urls[{index}]")
+    for field in ("find_links", "overrides", "constraints"):
         for index, text in enumerate(getattr(raw, field)):
             _text(text, f"{where}.{field}[{index}]")
     base = os.path.dirname(os.path.abspath(file))
@@ -305,18 +348,37 @@ def _python(raw: PythonSettings, file: str) -> PythonSettings:
     return msgspec.structs.replace(raw, find_links=links)
 
 
-def _env(name: str, value: str | int | float, file: str) -> str:
+def _is_date(text: str) -> bool:
+    """Whether `text` is a day, or a moment in UTC, that there is."""
+    try:
+        return bool(_DATE.fullmatch(text) and datetime.datetime.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+def _index(url: str, where: str) -> None:
+    """Refuses what cannot be the URL of an index: uv takes a list of them apart at spaces."""
+    if not url.startswith(("https://", "http://", "file://")) or not url.isprintable():
+        raise InputError(f"{where}: an index is a URL that begins with https://")
+    if " " in url:
+        raise InputError(f"{where}: there is a space in the URL")
+
+
+def _env(name: str, value: Any, file: str) -> str:
     if not _ENV_NAME.fullmatch(name):
         raise InputError(f"{file}: env: {name!r} cannot be the name of a variable")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InputError(f"{file}: env.{name}: {value!r:.40} is neither text nor a number")
     if isinstance(value, str) and "\0" in value:
         raise InputError(f"{file}: env.{name}: the value holds a NUL character")
     return str(value)
 
 
 def _text(text: str, where: str) -> str:
-    if not text.strip() or not text.isprintable() or text.startswith("-"):
-        raise InputError(f"{where}: {text!r} cannot be used")
-    return text.strip()
+    stripped = text.strip()
+    if not stripped or not text.isprintable() or stripped.startswith("-"):
+        raise InputError(f"{where}: {text[:200]!r} cannot be used")
+    return stripped
 
 
 def _check_distinct(items: Sequence[tuple[str, str]], what: str) -> None:

@@ -39,7 +39,9 @@ def run(arguments: list[str]) -> int:
         raise InputError("no command was given", hint="cvs exec ID -- python main.py")
     with running.open_session(session) as opened:
         try:
-            child = subprocess.Popen(command, cwd=opened.view, env=opened.variables)
+            child = subprocess.Popen(
+                command, cwd=opened.view, env=opened.variables, preexec_fn=opened.seal.apply
+            )
         except FileNotFoundError:
             raise InputError(f"there is no command {command[0]!r}") from None
         except OSError as error:

@@ -57,9 +57,9 @@ def run(arguments: list[str]) -> int:
             host="127.0.0.1",
             port=process.free_port(),
             database=None,
-            scratch=os.path.join(session.settings.local_root, "run"),
+            scratch=opened.scratch,
+            seal=opened.seal,
             log=_show if options.verbose else _hide,
-            own_group=True,
         ) as comfy,
     ):
         client = Client(comfy.url)

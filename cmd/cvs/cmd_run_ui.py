@@ -6,7 +6,6 @@ import sys
 from cvs import running
 from cvs.cli import Parser, Session
 from cvs.profiles import process
-from cvs.profiles import session as sessions
 from cvs.profiles.client import Client
 
 EXAMPLES = """\
@@ -33,7 +32,6 @@ def run(arguments: list[str]) -> int:
     options = session.options
     process.check_port(options.host, options.port)
     with running.open_session(session) as opened:
-        local = session.settings.local_root
         with process.ComfyUI(
             python=opened.python,
             view=opened.view,
@@ -41,10 +39,10 @@ def run(arguments: list[str]) -> int:
             user=extra,
             host=options.host,
             port=options.port,
-            database=sessions.database(opened, local),
-            scratch=os.path.join(local, "run"),
+            database=opened.database,
+            scratch=opened.scratch,
+            seal=opened.seal,
             log=lambda line: print(line, file=sys.stderr, flush=True),
-            own_group=True,
         ) as comfy:
             comfy.wait_ready(Client(comfy.url).answers, running.READY_TIMEOUT)
             failed = [os.path.basename(path) for path in comfy.failed_imports]
@@ -53,9 +51,13 @@ def run(arguments: list[str]) -> int:
                 "version": opened.version,
                 "generation": opened.generation,
                 "pid": comfy.process.pid,
+                "seal": opened.seal.state,
                 "failed_nodes": failed,
             }
-            text = f"{opened.version}, generation {opened.generation}, is ready at {comfy.url}"
+            text = (
+                f"{opened.version}, generation {opened.generation}, is ready at {comfy.url} "
+                f"(seal: {opened.seal.state})"
+            )
             if failed:
                 session.progress.warn(f"nodes that could not be imported: {', '.join(failed)}")
             session.result(started, text)

@@ -1,0 +1,161 @@
+"""The seal: what cvs starts may read everything and write nothing of the store, even as root.
+
+Landlock, a Linux security module that a process applies to itself and its children; it needs no
+privileges and is allowed by Docker's default profile. It grants whole subtrees, so everything
+that is not on the way to a protected folder is granted, and of the volume only the version's own
+state and the loose models. What lies in a folder on that way can be written, nothing new can be
+made right beside it; TMPDIR is therefore set to a folder of the process.
+
+It does not stop chmod, changed times, or writes through a hard link made earlier: entries are
+never hard-linked into a place that can be written. Numbers: linux/landlock.h.
+"""
+
+import ctypes
+import errno
+import functools
+import os
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+#: System calls; the same numbers on x86-64 and arm64.
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_PR_SET_NO_NEW_PRIVS = 38
+
+_WRITE_FILE, _TRUNCATE, _REFER = 1 << 1, 1 << 14, 1 << 13
+#: remove a folder or file; make a character device, folder, file, socket, fifo, block device, link
+_CHANGE_FOLDER = sum(1 << bit for bit in range(4, 13))
+
+#: Landlock versions: the first is incomplete, the third covers truncate.
+_COMPLETE = 3
+
+
+class _Ruleset(ctypes.Structure):
+    _fields_ = (("handled_access_fs", ctypes.c_uint64),)
+
+
+class _PathBeneath(ctypes.Structure):
+    _pack_ = 1
+    _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
+
+
+class Seal(NamedTuple):
+    """A seal that a child can put on."""
+
+    state: str
+    """`full`, `partial` or `none`, as the start line says it."""
+    apply: Callable[[], None]
+    """Called in the child, between fork and exec."""
+    close: Callable[[], None]
+    """Called in the parent when no more children are started."""
+
+
+def state() -> str:
+    """What the kernel can do: `full`, `partial: …` (what is not covered) or `none: …` (why)."""
+    version = _version()
+    if version >= _COMPLETE:
+        return "full"
+    if version >= 1:
+        return "partial: truncating files is not covered by this kernel"
+    reason = {
+        -errno.ENOSYS: "this kernel has no Landlock",
+        -errno.EOPNOTSUPP: "Landlock is switched off in this kernel",
+        -errno.EPERM: "this container forbids Landlock",
+    }.get(version, "Landlock does not work here")
+    return f"none: {reason}"
+
+
+def make(protected: Iterable[str], writable: Iterable[str]) -> Seal:
+    """Prepares a seal.
+
+    Args:
+        protected: folders that must not be written; those that do not exist are left out.
+        writable: folders inside of protected ones that may be written all the same.
+    """
+    version = _version()
+    if version < 1:
+        return Seal(state(), lambda: None, lambda: None)
+    rights = _WRITE_FILE | _CHANGE_FOLDER
+    if version >= 2:
+        rights |= _REFER
+    if version >= _COMPLETE:
+        rights |= _TRUNCATE
+    attributes = _Ruleset(rights)
+    ruleset = _call(
+        _CREATE_RULESET, ctypes.byref(attributes), ctypes.sizeof(attributes), ctypes.c_uint32(0)
+    )
+    closed = {os.path.realpath(path) for path in protected if os.path.isdir(path)}
+    for path in (*_around(closed), *(os.path.realpath(path) for path in writable)):
+        _grant(ruleset, path, rights)
+    libc = _libc()
+
+    def apply() -> None:
+        if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "no_new_privs")
+        _call(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))
+
+    return Seal(state(), apply, lambda: os.close(ruleset))
+
+
+def _around(closed: set[str]) -> list[str]:
+    """Every path that is neither in a protected folder nor on the way to one."""
+    granted: list[str] = []
+    waiting = ["/"]
+    while waiting:
+        folder = waiting.pop()
+        below = folder.rstrip("/") + "/"
+        if folder in closed:
+            continue
+        if not any(path.startswith(below) for path in closed):
+            granted.append(folder)
+            continue
+        try:
+            with os.scandir(folder) as items:
+                waiting += [item.path for item in items if not item.is_symlink()]
+        except OSError:
+            # What cannot be listed cannot hold anything that is needed.
+            continue
+    return granted
+
+
+def _grant(ruleset: int, path: str, rights: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        allowed = rights if os.path.isdir(path) else rights & (_WRITE_FILE | _TRUNCATE)
+        rule = _PathBeneath(allowed, descriptor)
+        path_beneath = 1
+        _call(
+            _ADD_RULE,
+            ctypes.c_int(ruleset),
+            ctypes.c_int(path_beneath),
+            ctypes.byref(rule),
+            ctypes.c_uint32(0),
+        )
+    finally:
+        os.close(descriptor)
+
+
+def _version() -> int:
+    """The kernel's Landlock version; minus an errno where there is none.
+
+    Asked by the system call: /sys/kernel/security is not mounted in containers.
+    """
+    try:
+        return _call(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
+    except OSError as error:
+        return -(error.errno or errno.ENOSYS)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _call(number: int, *arguments: object) -> int:
+    result: int = _libc().syscall(ctypes.c_long(number), *arguments)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
