@@ -41,8 +41,10 @@ class Event(msgspec.Struct, frozen=True):
     """Something that happened while a workflow ran."""
 
     kind: str
-    """`queued`, `node`, `progress`, `cached`."""
+    """`queued`, `refused` (an output that is not run, the others are), `node`, `progress`,
+    `cached`."""
     node: str | None = None
+    text: str = ""
     value: int = 0
     maximum: int = 0
 
@@ -82,8 +84,12 @@ class Client:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise RunError(f"ComfyUI did not answer {place}: {error}") from None
 
-    def submit(self, graph: dict[str, Any], client_id: str) -> str:
-        """Queues a graph and returns its prompt id.
+    def submit(self, graph: dict[str, Any], client_id: str) -> tuple[str, dict[str, str]]:
+        """Queues a graph.
+
+        Returns:
+            Its prompt id, and the nodes that are not run, each with the reason: of several
+            outputs ComfyUI runs those that are valid.
 
         Raises:
             InputError: ComfyUI refuses the graph; names node, field and reason.
@@ -101,7 +107,8 @@ class Client:
             raise InputError(explain_refusal(text, graph)) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise RunError(f"ComfyUI did not take the workflow: {error}") from None
-        return str(answer["prompt_id"])
+        problems = _problems(answer.get("node_errors"))
+        return str(answer["prompt_id"]), problems
 
     def download(self, output: Output) -> Iterator[bytes]:
         """The bytes of an output, in pieces.
@@ -156,8 +163,10 @@ class Client:
         except (OSError, WebSocketException) as error:
             raise RunError(f"ComfyUI's websocket cannot be opened: {error}") from None
         with socket:
-            prompt = self.submit(graph, client_id)
+            prompt, refused = self.submit(graph, client_id)
             on_event(Event("queued"))
+            for node, reason in refused.items():
+                on_event(Event("refused", node=node, text=reason))
             ended = False
             while not ended:
                 alive()
@@ -272,6 +281,20 @@ def _named(node: str, graph: dict[str, Any]) -> str:
     )
 
 
+def _problems(node_errors: Any) -> dict[str, str]:
+    """What ComfyUI has against nodes of a graph."""
+    found: dict[str, str] = {}
+    for node, reported in node_errors.items() if isinstance(node_errors, dict) else ():
+        errors = reported.get("errors", ()) if isinstance(reported, dict) else ()
+        texts = [
+            str(error.get("message", ""))
+            + (f" ({error['details']})" if error.get("details") else "")
+            for error in errors
+        ]
+        found[str(node)] = "; ".join(texts)
+    return found
+
+
 def explain_refusal(body: bytes, graph: dict[str, Any]) -> str:
     """One sentence from ComfyUI's answer to a graph that it does not take."""
     try:
@@ -279,14 +302,10 @@ def explain_refusal(body: bytes, graph: dict[str, Any]) -> str:
         error, node_errors = answer.get("error"), answer.get("node_errors") or {}
     except (ValueError, AttributeError):
         return f"ComfyUI refuses the workflow: {body[:200].decode('utf-8', 'replace')}"
-    problems = [
-        f"{_named(node, graph)}: {problem.get('message', '')}"
-        + (f" ({problem['details']})" if problem.get("details") else "")
-        for node, found in (node_errors.items() if isinstance(node_errors, dict) else ())
-        for problem in found.get("errors", ())
-    ]
+    problems = _problems(node_errors)
     if problems:
-        return f"ComfyUI refuses the workflow: {'; '.join(problems)}"
+        listed = "; ".join(f"{_named(node, graph)}: {text}" for node, text in problems.items())
+        return f"ComfyUI refuses the workflow: {listed}"
     if isinstance(error, dict):
         details = f" ({error['details']})" if error.get("details") else ""
         return f"ComfyUI refuses the workflow: {error.get('message', 'no reason given')}{details}"

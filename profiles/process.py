@@ -31,6 +31,7 @@ GRACE_TERMINATE = 5.0
 #: Lines of the log that are kept for messages.
 LOG_TAIL = 40
 
+_DENIED = re.compile(r"Permission ?denied|PermissionError|\[Errno 13\]", re.IGNORECASE)
 _IMPORT_FAILED = re.compile(r"\(IMPORT FAILED\): (?P<path>.+?)\s*$")
 
 _LIBC = ctypes.CDLL(None)
@@ -186,6 +187,8 @@ class ComfyUI:
         """
         self.host, self.port = host, port
         self.failed_imports: list[str] = []
+        self.denied = False
+        """Whether its log speaks of a write that was refused."""
         self._tail: collections.deque[str] = collections.deque(maxlen=LOG_TAIL)
         self._log = log
         url = "sqlite:///:memory:" if database is None else f"sqlite:///{database}"
@@ -234,6 +237,7 @@ class ComfyUI:
             self._tail.append(line)
             if match := _IMPORT_FAILED.search(line):
                 self.failed_imports.append(match["path"])
+            self.denied = self.denied or bool(_DENIED.search(line))
             self._log(line)
 
     def last_lines(self, count: int = 8) -> str:

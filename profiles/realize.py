@@ -7,10 +7,10 @@ place and `current` flips, (A5) the lease is dropped. Everything that can fail c
 the generation in use is not touched by it.
 """
 
-import concurrent.futures
+import functools
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from blake3 import blake3
@@ -23,14 +23,14 @@ from cvs.store.entries import Store, content_path
 from cvs.store.errors import InputError, StoreError
 from cvs.store.record import Place, Record
 from cvs.store.stage import now
-from cvs.versions import interpreter, models, resolve, wheels
+from cvs.versions import interpreter, models, parallel, resolve, wheels
 from cvs.versions import lock as locks
 from cvs.versions.access import Access
-from cvs.versions.lock import Lock
-from cvs.versions.spec import Spec
+from cvs.versions.lock import Commit, Lock, Model
+from cvs.versions.spec import Source, Spec
 
-#: Models fetched at once.
-PARALLEL = 3
+#: Commits and models fetched at once, and the wheel set beside them.
+PARALLEL = 4
 
 #: How often the closure is completed again because a collection took part of it.
 ATTEMPTS = 5
@@ -181,31 +181,34 @@ def materialize(store: Store, spec: Spec, lock: Lock, access: Access) -> tuple[L
     Returns:
         The lock, completed with what was learned of models, and the wheel set's entry.
     """
-    for source, commit in zip([spec.core, *spec.nodes], [lock.core, *lock.nodes], strict=True):
-        resolve.ensure_commit(store, source, commit, access)
-    wheel_set = wheels.fetch(
-        store,
-        lock.python,
-        settings=spec.python,
-        wheels_dir=access.wheels_dir,
-        offline=access.offline,
-        python=access.python,
-        progress=access.progress,
-    )
-    if spec.skip_models or not spec.models:
+    wanted = [] if spec.skip_models else list(zip(spec.models, lock.models, strict=True))
+    commits = zip([spec.core, *spec.nodes], [lock.core, *lock.nodes], strict=True)
+    jobs: list[Callable[[], EntryId | Model]] = [
+        functools.partial(
+            wheels.fetch,
+            store,
+            lock.python,
+            settings=spec.python,
+            wheels_dir=access.wheels_dir,
+            offline=access.offline,
+            python=access.python,
+            progress=access.progress,
+            stop=access.stop,
+        ),
+        *(functools.partial(_commit, store, source, commit, access) for source, commit in commits),
+        *(functools.partial(models.ensure, store, model, known, access) for model, known in wanted),
+    ]
+    wheel_set, *others = parallel.gather(jobs, workers=PARALLEL, stop=access.stop)
+    assert not isinstance(wheel_set, Model)
+    fetched = tuple(found for found in others if isinstance(found, Model))
+    if spec.skip_models:
         return lock, wheel_set
-    with concurrent.futures.ThreadPoolExecutor(PARALLEL) as pool:
-        futures = [
-            pool.submit(models.ensure, store, wanted, model, access)
-            for wanted, model in zip(spec.models, lock.models, strict=True)
-        ]
-        try:
-            fetched = tuple(future.result() for future in futures)
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
     return msgspec.structs.replace(lock, models=fetched), wheel_set
+
+
+def _commit(store: Store, source: Source, commit: Commit, access: Access) -> EntryId:
+    resolve.ensure_commit(store, source, commit, access)
+    return commit.entry
 
 
 def _record(store: Store, spec: Spec, lock: Lock, wheel_set: EntryId) -> Record:

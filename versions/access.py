@@ -1,5 +1,8 @@
 """What resolvers and fetchers may use: the network, this machine, and where to report."""
 
+import os
+import threading
+
 import msgspec
 
 from cvs.store.errors import InputError
@@ -20,11 +23,11 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     model_dirs: tuple[str, ...] = ()
     """Folders with models that need not be fetched if their bytes are right."""
     progress: Progress = SILENT
+    stop: threading.Event = msgspec.field(default_factory=threading.Event)
+    """Set when the run is to end: long work looks at it between two pieces."""
 
 
 def check_wheels_dir(path: str | None) -> None:
     """Raises InputError unless `path` is None or a folder."""
-    import os
-
     if path is not None and not os.path.isdir(path):
         raise InputError(f"--wheels-dir: {path} is not a folder")

@@ -19,6 +19,7 @@ from cvs.store.ingest import chunks
 from cvs.store.manifest import FileManifest
 from cvs.store.progress import Task
 from cvs.store.stage import Staged
+from cvs.versions import parallel
 from cvs.versions.access import Access
 from cvs.versions.lock import Model
 from cvs.versions.spec import Model as Wanted
@@ -164,7 +165,7 @@ def _take_loose(store: Store, model: Model, access: Access) -> EntryId | None:
             access.progress.task(f"checking {model.name}", status.st_size) as task,
             store.stage() as stage,
         ):
-            pieces = _counted(_local_chunks(path, path), task)
+            pieces = _counted(_local_chunks(path, path), task, access)
             try:
                 staged = stage.file(pieces, origin=model.name, name=model.name)
             except InputError:
@@ -188,7 +189,8 @@ def _fetch(store: Store, wanted: Wanted, model: Model, access: Access) -> EntryI
         store.stage() as stage,
     ):
         if path is not None:
-            pieces = _counted(_local_chunks(path, f"{wanted.where}.source: {path}"), task)
+            local = _local_chunks(path, f"{wanted.where}.source: {path}")
+            pieces = _counted(local, task, access)
             staged = stage.file(pieces, name=model.name)
         else:
             from cvs.versions import download
@@ -199,7 +201,8 @@ def _fetch(store: Store, wanted: Wanted, model: Model, access: Access) -> EntryI
 
             received = download.chunks(wanted.source, size=model.size, started=started)
             with _placed(wanted.where):
-                staged = stage.file(_counted(received, task), origin=model.source, name=model.name)
+                pieces = _counted(received, task, access)
+                staged = stage.file(pieces, origin=model.source, name=model.name)
         if not _fits(model, staged):
             assert isinstance(staged.manifest, FileManifest)
             known = model.sha256 or model.entry
@@ -240,7 +243,8 @@ def _fits(model: Model, staged: Staged) -> bool:
     return model.sha256 in (None, staged.manifest.sha256) and model.entry in (None, staged.id)
 
 
-def _counted(pieces: Iterator[memoryview], task: Task) -> Iterator[memoryview]:
+def _counted(pieces: Iterator[memoryview], task: Task, access: Access) -> Iterator[memoryview]:
     for piece in pieces:
+        parallel.check(access.stop)
         yield piece
         task.advance(len(piece))

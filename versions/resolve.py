@@ -4,7 +4,7 @@ What is fresh stays as it is; a changed part alone is resolved again. A pin move
 spec asks for something else; `cvs update` writes what refs say now into the spec.
 """
 
-import concurrent.futures
+import functools
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -12,6 +12,7 @@ import msgspec
 from cvs.store.entries import Store
 from cvs.store.errors import InputError, IntegrityError
 from cvs.versions import lock as locks
+from cvs.versions import parallel
 from cvs.versions.access import Access
 from cvs.versions.lock import Commit, Interpreter, Lock, Model, Parts, Python
 from cvs.versions.spec import Model as WantedModel
@@ -73,23 +74,17 @@ def resolve(
     known = {} if old is None else {commit.name: commit for commit in old.nodes}
     # The core's name is its folder's; a node may be called the same.
     known_core = None if old is None else old.core
-    with concurrent.futures.ThreadPoolExecutor(PARALLEL) as pool:
-        futures = [
-            pool.submit(
-                _commit,
-                store,
-                source,
-                known_core if source is spec.core else known.get(source.name),
-                access,
-            )
-            for source in sources
-        ]
-        try:
-            core, *nodes = [future.result() for future in futures]
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
+    jobs = [
+        functools.partial(
+            _commit,
+            store,
+            source,
+            known_core if source is spec.core else known.get(source.name),
+            access,
+        )
+        for source in sources
+    ]
+    core, *nodes = parallel.gather(jobs, workers=PARALLEL, stop=access.stop)
     python = _python(store, spec, old, [core, *nodes], access, refresh=refresh)
     return Lock(
         schema_version=locks.SCHEMA,

@@ -19,7 +19,7 @@ from cvs.store.errors import InputError, IntegrityError, OfflineError, SourceErr
 from cvs.store.progress import SILENT, Progress, Task
 from cvs.store.stage import Staged
 from cvs.store.tree import set_id
-from cvs.versions import interpreter, wheel
+from cvs.versions import interpreter, parallel, wheel
 from cvs.versions.interpreter import Probe
 from cvs.versions.lock import Python, Wheel
 from cvs.versions.spec import PythonSettings
@@ -49,6 +49,7 @@ def fetch(
     offline: bool = False,
     python: str | None = None,
     progress: Progress = SILENT,
+    stop: threading.Event | None = None,
 ) -> EntryId:
     """Brings the wheels of a lock into the store and returns the set of them.
 
@@ -58,6 +59,7 @@ def fetch(
         offline: no connection is made; the two kinds of folders are the only places.
         python: the interpreter to compile for, if not the one that is found (COMFY_PYTHON);
             asked only if a wheel is missing.
+        stop: set by others to end the work soon.
 
     Raises:
         OfflineError: names every wheel that is in no folder.
@@ -79,7 +81,7 @@ def fetch(
                     hint="lock again on this system",
                 )
         lenders = [url for url in (settings.index_url, *settings.extra_index_urls) if url]
-        _Fetch(store, probe, lenders, progress).run(lacking, found)
+        _Fetch(store, probe, lenders, progress, stop or threading.Event()).run(lacking, found)
     members = []
     for one in locked.wheels:
         entry = wheel.stored(store, one.sha256, locked.interpreter.abi)
@@ -124,13 +126,18 @@ class _Fetch:
     """One run: threads stage wheels, this thread publishes them."""
 
     def __init__(
-        self, store: Store, probe: Probe, lenders: Sequence[str], progress: Progress
+        self,
+        store: Store,
+        probe: Probe,
+        lenders: Sequence[str],
+        progress: Progress,
+        stopping: threading.Event,
     ) -> None:
         self.store = store
         self.probe = probe
         self.lenders = lenders
         self.progress = progress
-        self.stopping = threading.Event()
+        self.stopping = stopping
 
     def run(self, lacking: Sequence[Wheel], found: dict[str, list[str]]) -> None:
         """Fetches wheels, the largest first: they take longest."""
@@ -209,8 +216,7 @@ class _Fetch:
             with open(path, "wb") as file:
                 url = download.lend_credentials(one.url, self.lenders)
                 for chunk in download.chunks(url, size=one.size):
-                    if self.stopping.is_set():
-                        raise InputError("stopped")
+                    parallel.check(self.stopping)
                     file.write(chunk)
                     task.advance(len(chunk))
             try:

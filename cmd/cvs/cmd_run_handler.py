@@ -30,6 +30,8 @@ def parser() -> Parser:
     found.version_argument()
     found.add_argument("--workflow", required=True, metavar="FILE", help="the graph, JSON")
     found.add_argument("--output", choices=["base64", "gcs"], help="default: OUTPUT_MODE, base64")
+    found.add_argument("--gcs-bucket", metavar="BUCKET", help="with --output gcs")
+    found.add_argument("--gcs-prefix", metavar="PREFIX", help="with --output gcs")
     found.add_argument("--out-file", metavar="FILE", help="write the base64 text there")
     found.add_argument("--out-dir", metavar="DIR", help="write every output there, as it is")
     found.add_argument("--timeout", type=float, metavar="SECONDS", help="for the workflow's run")
@@ -45,7 +47,11 @@ def run(arguments: list[str]) -> int:
     options = session.options
     mode = options.output or session.settings.get("OUTPUT_MODE") or "base64"
     if mode != "base64":
-        raise InputError(f"the output {mode!r} is not available here", hint="--output base64")
+        known = "gcs: results are not sent to Google Cloud Storage yet"
+        raise InputError(
+            known if mode == "gcs" else f"OUTPUT_MODE {mode!r} is not known",
+            hint="--output base64, or OUTPUT_MODE=base64",
+        )
     graph = read_graph(options.workflow)
     with (
         running.open_session(session) as opened,
@@ -64,9 +70,7 @@ def run(arguments: list[str]) -> int:
     ):
         client = Client(comfy.url)
         comfy.wait_ready(client.answers, running.READY_TIMEOUT)
-        if comfy.failed_imports:
-            names = ", ".join(map(os.path.basename, comfy.failed_imports))
-            session.progress.warn(f"nodes that could not be imported: {names}")
+        running.warn_of_failed_imports(session, comfy)
         outputs = client.run(
             graph,
             timeout=options.timeout,
@@ -137,6 +141,8 @@ class _Reporter:
         name = f"node {event.node} ({details.get('class_type', '?')})"
         if event.kind == "queued":
             self._say("the workflow runs")
+        elif event.kind == "refused":
+            self._session.progress.warn(f"{name} is not run: {event.text}")
         elif event.kind == "node":
             self._say(name)
         elif event.kind == "progress" and event.maximum:

@@ -1,6 +1,5 @@
 """`cvs run-ui`: start ComfyUI with its web page, in the foreground."""
 
-import os
 import sys
 
 from cvs import running
@@ -45,7 +44,7 @@ def run(arguments: list[str]) -> int:
             log=lambda line: print(line, file=sys.stderr, flush=True),
         ) as comfy:
             comfy.wait_ready(Client(comfy.url).answers, running.READY_TIMEOUT)
-            failed = [os.path.basename(path) for path in comfy.failed_imports]
+            failed = running.warn_of_failed_imports(session, comfy)
             started = {
                 "url": comfy.url,
                 "version": opened.version,
@@ -58,8 +57,6 @@ def run(arguments: list[str]) -> int:
                 f"{opened.version}, generation {opened.generation}, is ready at {comfy.url} "
                 f"(seal: {opened.seal.state})"
             )
-            if failed:
-                session.progress.warn(f"nodes that could not be imported: {', '.join(failed)}")
             session.result(started, text)
             sys.stdout.flush()
             try:

@@ -81,16 +81,16 @@ def access(session: Session, spec: Spec | None = None) -> Access:
     """What resolvers may use in this run."""
     options = session.options
     check_wheels_dir(options.wheels_dir)
-    offline = (
-        options.offline or session.flag("COMFY_OFFLINE") or (spec is not None and spec.offline)
-    )
-    loose = models_dir(session)
+    offline = options.offline or session.flag("COMFY_OFFLINE")
+    # The tool before cvs had its cache, and with it its models, one folder deeper on a volume.
+    before = os.path.join(session.volume.root, "runpod-comfy", "models")
+    loose = (models_dir(session), session.volume.models, before)
     return Access(
         offline=offline or (spec is not None and spec.offline),
         allow_local=options.allow_local,
         python=session.settings.get("COMFY_PYTHON"),
         wheels_dir=options.wheels_dir and os.path.abspath(options.wheels_dir),
-        model_dirs=tuple(dict.fromkeys((loose, session.volume.models))),
+        model_dirs=tuple(dict.fromkeys(loose)),
         progress=session.progress,
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from cvs import project
 from cvs.cli import Parser, Session
+from cvs.profiles import process
 from cvs.profiles import session as sessions
 
 #: Seconds that ComfyUI may take until it answers; a cold network volume is slow.
@@ -34,6 +35,19 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
     at = arguments.index("--extra-args")
     rest = arguments[at + 1 :]
     return arguments[:at], rest[1:] if rest[:1] == ["--"] else rest
+
+
+def warn_of_failed_imports(session: Session, comfy: process.ComfyUI) -> list[str]:
+    """Names the nodes that ComfyUI could not import; it runs without them and looks healthy."""
+    failed = [os.path.basename(path) for path in comfy.failed_imports]
+    if failed:
+        session.progress.warn(f"nodes that could not be imported: {', '.join(failed)}")
+        if comfy.denied:
+            session.progress.warn(
+                'a write was refused: nothing that is stored may be changed; "writable": true '
+                "beside a node's repo in the spec gives it a copy of its own"
+            )
+    return failed
 
 
 @contextlib.contextmanager
