@@ -5,11 +5,11 @@ from typing import Literal
 
 import msgspec
 
-from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.versions import models, resolve
+from cvs.versions.access import Access
 from cvs.versions.lock import Commit, Lock
-from cvs.versions.spec import Spec
+from cvs.versions.spec import Source, Spec
 
 Kind = Literal["core", "node", "wheel", "model"]
 
@@ -20,11 +20,13 @@ class Item(msgspec.Struct, frozen=True):
     kind: Kind
     name: str
     pin: str
-    """Commit, version or digest; "" if not known yet."""
+    """Commit, version or digest; what the spec says where it is not resolved yet."""
     size: int | None
     """Bytes; None if not known yet."""
     stored: bool
     """Whether nothing has to be fetched for it."""
+    resolved: bool = True
+    """Whether the lock has it."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -32,7 +34,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     version: str
     stale: tuple[str, ...]
-    """Parts of the spec that have to be resolved first; their items are missing here."""
+    """Parts of the spec that have to be resolved first. Without the lock of the Python packages
+    nobody knows which wheels there will be."""
     items: tuple[Item, ...]
 
     @property
@@ -46,38 +49,45 @@ class Plan(msgspec.Struct, frozen=True):
         return sum(item.size or 0 for item in self.to_fetch)
 
 
-def plan(store: Store, spec: Spec, lock: Lock | None) -> Plan:
-    """The plan for a spec, from its lock and the store alone; asks nobody.
+def plan(store: Store, spec: Spec, lock: Lock | None, access: Access) -> Plan:
+    """The plan for a spec, from its lock and the store; of models that are not locked yet the
+    servers are asked for the size.
 
-    Entries that a set or a ref names count as stored if they are there.
+    Raises:
+        InputError, SourceError: a model's source cannot be used or does not have it.
     """
     stale = tuple(resolve.stale(spec, lock))
-    items = () if lock is None else tuple(_items(store, spec, lock, stale))
-    return Plan(version=spec.version_id, stale=stale, items=items)
+    return Plan(spec.version_id, stale, tuple(_items(store, spec, lock, stale, access)))
 
 
-def _items(store: Store, spec: Spec, lock: Lock, stale: tuple[str, ...]) -> Iterator[Item]:
-    if "core" not in stale:
-        yield _commit(store, "core", lock.core)
-    requests = {(node.name, node.request) for node in spec.nodes}
-    for node in lock.nodes:
-        if (node.name, node.request) in requests:
-            yield _commit(store, "node", node)
-    if "python" not in stale and "interpreter" not in stale:
+def _items(
+    store: Store, spec: Spec, lock: Lock | None, stale: tuple[str, ...], access: Access
+) -> Iterator[Item]:
+    core = None if lock is None else lock.core
+    yield _commit(store, "core", spec.core, core)
+    nodes = {} if lock is None else {node.name: node for node in lock.nodes}
+    for node in spec.nodes:
+        yield _commit(store, "node", node, nodes.get(node.name))
+    if lock is not None and "python" not in stale and "interpreter" not in stale:
         from cvs.versions import wheels
 
         missing = {wheel.file for wheel in wheels.missing(store, lock.python)}
         for wheel in lock.python.wheels:
             stored = wheel.file not in missing
             yield Item("wheel", wheel.name, wheel.version, wheel.size, stored)
-    if not spec.skip_models:
-        wanted = {(model.path, model.request) for model in spec.models}
-        for model in lock.models:
-            if (model.path, model.request) in wanted:
-                entry = models.stored(store, model)
-                pin = entry or model.entry or model.sha256 or ""
-                yield Item("model", model.path, pin, model.size, entry is not None)
+    if spec.skip_models:
+        return
+    known = {} if lock is None else {(model.path, model.request): model for model in lock.models}
+    for wanted in spec.models:
+        locked = known.get((wanted.path, wanted.request))
+        model = locked or models.describe(wanted, access)
+        entry = models.stored(store, model)
+        pin = entry or model.entry or model.sha256 or ""
+        yield Item("model", model.path, pin, model.size, entry is not None, locked is not None)
 
 
-def _commit(store: Store, kind: Kind, commit: Commit) -> Item:
-    return Item(kind, commit.name, commit.commit, commit.size, store.has(EntryId(commit.entry)))
+def _commit(store: Store, kind: Kind, source: Source, locked: Commit | None) -> Item:
+    if locked is None or locked.request != source.request:
+        pin = source.commit or source.ref or "HEAD"
+        return Item(kind, source.name, pin, None, stored=False, resolved=False)
+    return Item(kind, locked.name, locked.commit, locked.size, store.has(locked.entry))

@@ -11,6 +11,7 @@ from cvs.profiles import realize
 from cvs.profiles.generations import Profile
 from cvs.versions import lock as locks
 from cvs.versions import resolve
+from cvs.versions.access import Access
 from cvs.versions.spec import Spec
 
 EXAMPLES = """\
@@ -52,7 +53,7 @@ def run(arguments: list[str]) -> int:
     access = project.access(session, spec)
     lock_file = project.lock_file(session, spec.version_id)
     if options.dry_run:
-        return _dry_run(session, spec, lock_file)
+        return _dry_run(session, spec, lock_file, access)
     target = realize.Target(
         lock_file=lock_file,
         home=session.settings.comfy_home(spec.version_id, options.target),
@@ -77,12 +78,12 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _dry_run(session: Session, spec: Spec, lock_file: str) -> int:
+def _dry_run(session: Session, spec: Spec, lock_file: str, access: Access) -> int:
     store = session.store
     lock = locks.read(lock_file)
     if session.options.locked:
         lock = resolve.check_locked(spec, lock, lock_file)
-    found = plans.plan(store, spec, lock)
+    found = plans.plan(store, spec, lock, access)
     current = Profile(store.volume, spec.version_id).current()
     rows = [
         (
@@ -90,7 +91,7 @@ def _dry_run(session: Session, spec: Spec, lock_file: str) -> int:
             item.name,
             item.pin[:12] or "?",
             size(item.size),
-            "stored" if item.stored else "to fetch",
+            _state(item),
         )
         for item in found.items
     ]
@@ -110,3 +111,9 @@ def _dry_run(session: Session, spec: Spec, lock_file: str) -> int:
     }
     session.result(data, "\n".join(text))
     return 0
+
+
+def _state(item: plans.Item) -> str:
+    if item.stored:
+        return "stored"
+    return "to fetch" if item.resolved else "to resolve and fetch"
