@@ -4,6 +4,9 @@ import re
 
 from cvs.store.errors import InputError
 
+#: Bytes of the longest path; a system takes 4096 with all that stands before it.
+LONGEST = 1024
+
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -23,10 +26,14 @@ def relative_path(text: str, where: str) -> str:
         problem = "climbs out of its folder"
     elif "" in parts or "." in parts or "\\" in text:
         problem = "is not a plain path"
-    elif not text.isprintable() or any(len(part.encode()) > 255 for part in parts):
+    elif (
+        not text.isprintable()
+        or len(text.encode()) > LONGEST
+        or any(len(part.encode()) > 255 for part in parts)
+    ):
         problem = "cannot be the path of a file"
     elif "$" in text or "%2e" in text.lower():
         problem = "holds a variable or escape that has no meaning here"
     if problem:
-        raise InputError(f"{where}: {text!r} {problem}")
+        raise InputError(f"{where}: {text[:200]!r} {problem}")
     return text
