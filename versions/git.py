@@ -124,15 +124,19 @@ def fetch_commit(
         gathering.add(repository, commit, b"", ref, 0)
         with store.stage() as stage:
             writer = stage.tree(name)
-            files: list[str] = []
+            written = []
             with progress.task(f"store {name}", gathering.files, "items") as task:
                 for part in gathering.parts:
                     with in_words(part):
-                        files += write_part(part, writer, task, offline)
+                        written.append(write_part(part, writer, task, offline))
             with in_words(gathering.parts[0]):
                 staged = writer.finish(origin=f"{repository.public or name}@{commit}")
             entry = store.publish(staged)[0]
-    learned = Facts(gathering.parts[0].date, tuple(gathering.submodules), tuple(sorted(files)))
+    learned = Facts(
+        date=written[0].date,
+        submodules=tuple(gathering.submodules),
+        lfs=tuple(sorted(path for one in written for path in one.lfs)),
+    )
     facts.put(store.volume, key, learned)
     refs.put(store.volume, "commit", key, entry)
     return _described(repository, commit, entry, content_size(staged.manifest), learned)

@@ -10,7 +10,6 @@ from cvs.versions import git_errors, submodules
 from cvs.versions.git_objects import (
     Node,
     Part,
-    commit_of,
     damaged,
     in_words,
     local_folder,
@@ -57,8 +56,7 @@ class Gathering:
             _borrow(git, commit)
         else:
             _fetch(git, commit, ref, self._progress)
-        date, root = commit_of(git, commit)
-        part = Part(git, commit, prefix, date, root, nodes_of(git, commit))
+        part = Part(git, commit, prefix, nodes_of(git, commit))
         self.parts.append(part)
         self.files += len(part.nodes)
         with in_words(part):

@@ -42,8 +42,6 @@ class Part(NamedTuple):
     git: Git
     commit: str
     prefix: bytes
-    date: str
-    root: str
     nodes: list[Node]
 
 
@@ -61,30 +59,12 @@ def local_folder(git: Git) -> tuple[str, str, str]:
     return common, objects, format
 
 
-def commit_of(git: Git, commit: str) -> tuple[str, str]:
-    """The date of a commit and the id of its tree."""
-    shown = git.repository.shown
-    with git.process(git.inside, "cat-file", "commit", commit) as process:
-        data, _ = process.communicate()
-    if process.returncode != 0:
-        raise SourceError(f"commit {commit} is not in {shown}")
-    if new_hash(commit, "commit", len(data), data).hexdigest() != commit:
-        raise SourceError(f"{shown} is damaged: its commit {commit} has other content")
-    fields: dict[bytes, bytes] = {}
-    for line in data.partition(b"\n\n")[0].split(b"\n"):
-        key, _, value = line.partition(b" ")
-        fields.setdefault(key, value)
-    try:
-        seconds = int(fields[b"committer"].rpartition(b"> ")[2].split(b" ")[0])
-        date = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-        root = fields[b"tree"].decode("ascii")
-    except (KeyError, ValueError, OverflowError, OSError):
-        raise SourceError(f"commit {commit} of {shown} has no valid date or tree") from None
-    return date.strftime("%Y-%m-%dT%H:%M:%SZ"), root
-
-
 def nodes_of(git: Git, commit: str) -> list[Node]:
-    """All lines of a commit's tree, folders before what is in them."""
+    """All lines of a commit's tree, folders before what is in them.
+
+    Raises:
+        SourceError: the commit is not there, or a folder of it.
+    """
     nodes: list[Node] = []
     options = ("-r", "-t", "-z", "--full-tree")
     with git.process(git.inside, "ls-tree", *options, commit) as process:
@@ -107,21 +87,56 @@ def nodes_of(git: Git, commit: str) -> list[Node]:
         git.check(status, errors)
     except Failed as failed:
         unread = re.search(r"Could not read ([0-9a-f]{40,64})", failed.stderr)
-        if unread is None:
-            raise git_errors.explain(failed.stderr, git.repository) from failed
-        folder = next((quote(node.path) for node in nodes if node.id == unread[1]), "")
-        raise damaged(folder or "the root folder", "missing", commit, git.repository) from failed
+        if unread is not None:
+            folder = next((quote(node.path) for node in nodes if node.id == unread[1]), "")
+            what = folder or "the root folder"
+            raise damaged(what, "missing", commit, git.repository) from failed
+        if "hash mismatch" in failed.stderr:
+            raise damaged("the head", "not what its name says", commit, git.repository) from failed
+        if re.search("Not a valid object name|not a tree object", failed.stderr):
+            raise SourceError(f"commit {commit} is not in {git.repository.shown}") from failed
+        raise git_errors.explain(failed.stderr, git.repository) from failed
     return nodes
 
 
 class Objects:
-    """The output of `git cat-file --batch`: each object checked against the id it goes by."""
+    """The output of `git cat-file --batch`: each object checked against the id it goes by.
+
+    First come the commit and its root folder, then the objects of the part's nodes in their
+    order (see `wanted`), each of which must be read.
+    """
 
     def __init__(self, stream: IO[bytes], part: Part) -> None:
         with contextlib.suppress(OSError):
             fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, CHUNK)
         self._stream = io.BufferedReader(io.FileIO(stream.fileno(), closefd=False), CHUNK)
         self._part = part
+
+    @staticmethod
+    def wanted(part: Part) -> list[str]:
+        """What `git cat-file --batch` is to be asked for."""
+        ids = [node.id for node in part.nodes if node.mode != "160000"]
+        return [part.commit, f"{part.commit}^{{tree}}", *ids]
+
+    def date(self) -> str:
+        """Reads the commit and its root folder; returns the commit's date in UTC."""
+        head = Node("", self._part.commit, b"")
+        fields: dict[bytes, bytes] = {}
+        data = self.whole(head, "commit", self.begin(head, "commit"))
+        for line in data.partition(b"\n\n")[0].split(b"\n"):
+            key, _, value = line.partition(b" ")
+            fields.setdefault(key, value)
+        try:
+            seconds = int(fields[b"committer"].rpartition(b"> ")[2].split(b" ")[0])
+            date = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+            root = fields[b"tree"].decode("ascii")
+        except (KeyError, ValueError, OverflowError, OSError):
+            shown = self._part.git.repository.shown
+            raise SourceError(
+                f"commit {self._part.commit} of {shown} has no valid date or tree"
+            ) from None
+        self.folder(Node("040000", root, b""))
+        return date.strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def folder(self, node: Node) -> None:
         """Checks the object that a folder is; `git ls-tree` has read it."""

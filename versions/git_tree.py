@@ -8,22 +8,22 @@ from cvs.store.progress import Task
 from cvs.store.stage import TreeWriter
 from cvs.store.tree import quote
 from cvs.versions import git_errors, lfs
+from cvs.versions.facts import Facts
 from cvs.versions.git_objects import CHUNK, Node, Objects, Part, local_folder
 from cvs.versions.git_process import Failed, Git
 
 
-def write_part(part: Part, writer: TreeWriter, task: Task, offline: bool) -> list[str]:
-    """Writes a part's tree and returns the paths of what Git LFS had."""
+def write_part(part: Part, writer: TreeWriter, task: Task, offline: bool) -> Facts:
+    """Writes a part's tree; returns its commit's date and the paths of what Git LFS had."""
     git = part.git
     pointers: list[lfs.Pointer] = []
-    objects = [part.root, *(node.id for node in part.nodes if node.mode != "160000")]
     with (
-        git.listed(objects) as wanted,
+        git.listed(Objects.wanted(part)) as wanted,
         git.process(git.inside, "cat-file", "--batch", "--buffer", stdin=wanted) as process,
     ):
         assert process.stdout is not None
         stream = Objects(process.stdout, part)
-        stream.folder(Node("040000", part.root, b""))
+        date = stream.date()
         for node in part.nodes:
             path = part.prefix + node.path
             if node.mode == "040000":
@@ -38,11 +38,11 @@ def write_part(part: Part, writer: TreeWriter, task: Task, offline: bool) -> lis
             task.advance(1)
     for item, chunks in _contents(part, pointers, offline):
         writer.write_chunks(item.path, chunks, item.executable)
-    return [quote(item.path) for item in pointers]
+    return Facts(date, lfs=tuple(quote(item.path) for item in pointers))
 
 
 def _write_file(
-    stream: "Objects", node: Node, path: bytes, writer: TreeWriter, pointers: list[lfs.Pointer]
+    stream: Objects, node: Node, path: bytes, writer: TreeWriter, pointers: list[lfs.Pointer]
 ) -> None:
     executable = bool(int(node.mode, 8) & 0o100)
     size = stream.begin(node, "blob")
