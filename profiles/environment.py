@@ -4,13 +4,13 @@ Disposable: made from the store alone, without uv and without a network, and mad
 is gone. Its name covers what it was made from, so that it is never changed, only dropped.
 
     pyvenv.cfg
-    bin/python → the interpreter       bin/<script> → the wheel's entry
-    lib/python3.X/site-packages/…      real folders, linked files
+    bin/python → the interpreter        bin/<script> → the wheel's entry
+    lib/python3.X/site-packages/…       real folders, links to files and to whole folders
 
-Every file is a link of its own in a real folder. A link to a whole package folder would be
-quicker to make, but what looks for a neighbour through `..` (libraries of other wheels, first of
-all) would look for it inside the store, and what removes or adds files in the environment (pip,
-a stray .pyc) would do so to an entry.
+A whole folder is one link instead of hundreds, and made as much quicker. Seen through such a
+link `..` leads into the entry, where other wheels are not: libraries that look for others beside
+them (`$ORIGIN/../../nvidia/…`) would not find them. So only folders that one wheel has alone,
+and in which nothing can be a library or program, are linked whole.
 """
 
 import contextlib
@@ -38,7 +38,18 @@ MARKER = ".cvs"
 _CLUTTER = frozenset(
     {"test", "tests", "testing", "doc", "docs", "example", "examples", "benchmark", "benchmarks"}
 )
-_TEXTS = (".txt", ".md", ".rst")
+
+#: What files are called that are neither libraries nor programs. Anything else may be one.
+_HARMLESS = frozenset(
+    {
+        *(".c", ".cfg", ".cpp", ".css", ".csv", ".cu", ".cuh", ".f90", ".gz", ".h", ".hpp"),
+        *(".html", ".inc", ".ini", ".ipynb", ".jinja", ".jpg", ".js", ".json", ".jsonl", ".map"),
+        *(".md", ".mjs", ".npy", ".npz", ".pem", ".png", ".proto", ".pxd", ".pxi", ".py", ".pyc"),
+        *(".pyi", ".pyx", ".rst", ".sql", ".svg", ".toml", ".ts", ".ttf", ".txt", ".typed"),
+        *(".wav", ".webp", ".woff", ".woff2", ".xml", ".yaml", ".yml", ".zip"),
+        *("AUTHORS", "COPYING", "LICENCE", "LICENSE", "NOTICE", "README"),
+    }
+)
 
 #: Seconds after which a half-made environment belongs to nobody any more.
 _ABANDONED = 24 * 3600
@@ -56,10 +67,12 @@ class _Origin(NamedTuple):
     """Where a path of an environment comes from."""
 
     node: tree.File | tree.Link
-    target: str
-    """Absolute path of the entry's file."""
+    path: str
+    """Its path in the tree."""
+    root: str
+    """The absolute path of the tree."""
     wheel: str
-    """The name of its tree, for messages."""
+    """The name of the tree, for messages."""
 
 
 def ensure(
@@ -88,20 +101,32 @@ def ensure(
     if os.path.exists(os.path.join(made.path, MARKER)):
         return made
     files = plan(store, wheel_set, ".".join(probe.version.split(".")[:2]))
-    fs.makedirs(parent)
-    _drop_abandoned(parent)
     staged = os.path.join(parent, f".new-{fs.unique()}")
-    fs.mkdir(staged)
     try:
-        _build(staged, files, probe, wheel_set)
+        fs.makedirs(parent)
+        _drop_abandoned(parent)
+        fs.mkdir(staged)
         try:
-            fs.rename(staged, made.path)
-        except OSError:
-            if not os.path.exists(os.path.join(made.path, MARKER)):
-                raise
-    finally:
-        fs.remove_tree(staged)
+            _build(staged, files, probe, wheel_set)
+            _put(staged, made.path)
+        finally:
+            fs.remove_tree(staged)
+    except OSError as error:
+        raise StoreError(f"no environment can be made in {parent}: {error.strerror}") from None
     return made
+
+
+def _put(staged: str, path: str) -> None:
+    """Renames a new environment into place, unless another process was first."""
+    try:
+        fs.rename(staged, path)
+    except OSError:
+        if os.path.exists(os.path.join(path, MARKER)):
+            return
+        # What lies there lost its marker: somebody began to delete it.
+        fs.rename(path, f"{staged}.old")
+        fs.rename(staged, path)
+        fs.remove_tree(f"{staged}.old")
 
 
 def plan(store: Store, wheel_set: EntryId, minor: str) -> dict[str, _Origin]:
@@ -129,17 +154,56 @@ def plan(store: Store, wheel_set: EntryId, minor: str) -> dict[str, _Origin]:
         for node in document.nodes:
             if isinstance(node, tree.Folder):
                 continue
-            raw = os.fsdecode(tree.unquote(node.path))
-            top, slash, rest = raw.partition("/")
-            path = f"{packages}/{rest}" if top == "site-packages" and slash else raw
-            origin = _Origin(node, f"{root}/{raw}", name)
+            raw = node.path if "%" not in node.path else os.fsdecode(tree.unquote(node.path))
+            inside = raw.removeprefix("site-packages/")
+            path = raw if len(inside) == len(raw) else f"{packages}/{inside}"
+            origin = _Origin(node, raw, root, name)
             other = found.setdefault(path, origin)
-            if path in reserved:
-                raise InputError(f"{name} has the file {path}, which every environment has")
-            if other is not origin and not _alike(other.node, node) and not _is_clutter(path, rest):
+            if other is not origin and not (_alike(other.node, node) or _is_clutter(inside)):
                 raise _clash(path, other.wheel, name)
+    for path in sorted(reserved.intersection(found)):
+        raise InputError(f"{found[path].wheel} has the file {path}, which every environment has")
     _check_folders(found)
     return found
+
+
+def links(found: Mapping[str, _Origin], minor: str) -> dict[str, str]:
+    """The links of an environment: path in it → absolute target, a file or a whole folder."""
+    real = _real_folders(found, minor)
+    outermost: dict[str, str] = {}
+    made: dict[str, str] = {}
+    for path, origin in found.items():
+        folder = _parent(path)
+        top = outermost.get(folder)
+        if top is None:
+            top, above = "", folder
+            while above not in real:
+                top, above = above, _parent(above)
+            outermost[folder] = top
+        if not top:
+            made[path] = f"{origin.root}/{origin.path}"
+        elif top not in made:
+            made[top] = f"{origin.root}/{origin.path[: len(top) - len(path)]}"
+    return made
+
+
+def _real_folders(found: Mapping[str, _Origin], minor: str) -> set[str]:
+    """The folders that are no links: shared by wheels, or around what may look for others."""
+    real = {"", "lib", f"lib/python{minor}", f"lib/python{minor}/site-packages"}
+    owners: dict[str, str] = {}
+    for path, origin in found.items():
+        folder, harmless = _parent(path), _is_harmless(path)
+        while folder not in real:
+            if harmless and owners.get(folder) == origin.wheel:
+                break
+            if owners.setdefault(folder, origin.wheel) != origin.wheel or not harmless:
+                real.add(folder)
+            folder = _parent(folder)
+    return real
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def _is_tree(document: manifest.Manifest) -> TypeGuard[manifest.TreeManifest]:
@@ -155,9 +219,16 @@ def _alike(one: tree.File | tree.Link, other: tree.File | tree.Link) -> bool:
     )
 
 
-def _is_clutter(path: str, inside: str) -> bool:
+def _is_clutter(inside: str) -> bool:
     top, slash, _ = inside.partition("/")
-    return (top.lower() in _CLUTTER) if slash else not path.endswith((".py", ".so", ".pth"))
+    return top.lower() in _CLUTTER if slash else not top.endswith((".py", ".pth", ".so"))
+
+
+def _is_harmless(path: str) -> bool:
+    """Whether a file can be seen through a link to its folder; judged by its name alone."""
+    name = path.rpartition("/")[2]
+    _, dot, suffix = name.rpartition(".")
+    return (dot + suffix if dot else name) in _HARMLESS or ".dist-info/" in path
 
 
 def _clash(path: str, first: str, second: str) -> InputError:
@@ -170,12 +241,14 @@ def _clash(path: str, first: str, second: str) -> InputError:
 
 def _check_folders(found: Mapping[str, _Origin]) -> None:
     """Refuses a path that is a file of one wheel and a folder of another."""
+    seen: set[str] = {""}
     for path, origin in found.items():
-        parent = os.path.dirname(path)
-        while parent:
-            if parent in found:
-                raise _clash(parent, found[parent].wheel, origin.wheel)
-            parent = os.path.dirname(parent)
+        folder = _parent(path)
+        while folder not in seen:
+            if folder in found:
+                raise _clash(folder, found[folder].wheel, origin.wheel)
+            seen.add(folder)
+            folder = _parent(folder)
 
 
 def _build(root: str, files: Mapping[str, _Origin], probe: Probe, wheel_set: EntryId) -> None:
@@ -186,14 +259,15 @@ def _build(root: str, files: Mapping[str, _Origin], probe: Probe, wheel_set: Ent
         "include-system-site-packages = false\n"
         f"version = {probe.version}\n".encode(),
     )
+    wanted = links(files, minor)
     folders = {"bin", f"lib/python{minor}/site-packages"}
-    folders.update(map(os.path.dirname, files))
+    folders.update(map(_parent, wanted))
     _make_folders(root, folders)
     fs.symlink(probe.executable, os.path.join(root, "bin", "python"))
     for name in ("python3", f"python{minor}"):
         fs.symlink("python", os.path.join(root, "bin", name))
-    for path, origin in files.items():
-        fs.symlink(origin.target, f"{root}/{path}")
+    for path, target in wanted.items():
+        fs.symlink(target, f"{root}/{path}")
     fs.write_file(os.path.join(root, MARKER), f"{wheel_set}\n".encode())
 
 
@@ -202,7 +276,7 @@ def _make_folders(root: str, folders: Iterable[str]) -> None:
 
     def make(folder: str) -> None:
         if folder not in made:
-            make(os.path.dirname(folder))
+            make(_parent(folder))
             fs.mkdir(f"{root}/{folder}")
             made.add(folder)
 
