@@ -12,6 +12,7 @@ from cvs.store import document, fs
 from cvs.store.digest import EntryId, is_id
 from cvs.store.errors import InputError
 from cvs.versions.paths import relative_path
+from cvs.versions.repository import is_commit
 
 #: The version of the document that this code writes, and the newest it reads.
 SCHEMA = 1
@@ -151,25 +152,38 @@ def decode(data: bytes, where: str) -> Lock:
             hint="update cvs" if version > SCHEMA else "`cvs resolve` makes the lock anew",
         )
     lock = document.convert(parsed, Lock, where)
-    for commit in (lock.core, *lock.nodes):
-        _check_id(commit.entry, f"{where}: {commit.name}: entry")
-    for model in lock.models:
-        relative_path(model.path, f"{where}: models: path")
-        for value in (model.entry, model.sha256):
-            if value is not None:
-                _check_id(value, f"{where}: models: {model.path}")
-    for wheel in lock.python.wheels:
-        _check_id(wheel.sha256, f"{where}: python: {wheel.file}")
+    _check_commit(lock.core, f"{where}: core")
+    for index, node in enumerate(lock.nodes):
+        _check_commit(node, f"{where}: nodes[{index}]")
+    for index, wheel in enumerate(lock.python.wheels):
+        place = f"{where}: python.wheels[{index}]"
         if "/" in wheel.file or not wheel.file.endswith(".whl"):
-            raise InputError(f"{where}: python: {wheel.file!r} is not the name of a wheel")
-    for commit in lock.nodes:
-        relative_path(commit.name, f"{where}: nodes: name")
+            raise InputError(f"{place}.file: {wheel.file[:200]!r} is not the name of a wheel")
+        relative_path(wheel.file, f"{place}.file")
+        _check_id(wheel.sha256, f"{place}.sha256")
+    for index, model in enumerate(lock.models):
+        place = f"{where}: models[{index}]"
+        relative_path(model.path, f"{place}.path")
+        for field, value in (("sha256", model.sha256), ("entry", model.entry)):
+            if value is not None:
+                _check_id(value, f"{place}.{field}")
     return lock
+
+
+def _check_commit(commit: Commit, where: str) -> None:
+    if "/" in relative_path(commit.name, f"{where}.name"):
+        raise InputError(f"{where}.name: {commit.name!r} is not the name of one folder")
+    _check_id(commit.entry, f"{where}.entry")
+    for text in (commit.commit, *(inner.commit for inner in commit.submodules)):
+        if not is_commit(text):
+            raise InputError(f"{where}: {text[:200]!r} is not a full commit")
+    for inner in commit.submodules:
+        relative_path(inner.path, f"{where}.submodules")
 
 
 def _check_id(text: str, where: str) -> None:
     if not is_id(text):
-        raise InputError(f"{where}: {text!r} is not 64 lower-case hexadecimal digits")
+        raise InputError(f"{where}: {text[:200]!r} is not 64 lower-case hexadecimal digits")
 
 
 def read(path: str) -> Lock | None:
