@@ -189,7 +189,7 @@ def links(found: Mapping[str, _Origin], minor: str) -> dict[str, str]:
 
 def _real_folders(found: Mapping[str, _Origin], minor: str) -> set[str]:
     """The folders that are no links: shared by wheels, or around what may look for others."""
-    real = {"", "lib", f"lib/python{minor}", f"lib/python{minor}/site-packages"}
+    real = {"", "bin", "lib", f"lib/python{minor}", f"lib/python{minor}/site-packages"}
     owners: dict[str, str] = {}
     for path, origin in found.items():
         folder, harmless = _parent(path), _is_harmless(path)

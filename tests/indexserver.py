@@ -32,8 +32,7 @@ class IndexServer:
         self.paths: list[str] = []
         self._wheels: dict[str, dict[str, tuple[str, str | None]]] = {}
         handler = type("Handler", (_Handler,), {"index": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
@@ -92,6 +91,13 @@ class IndexServer:
             if name in wheels:
                 return wheels[name][0]
         return None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Keeps silent about clients that end a connection early."""
 
 
 class _Handler(BaseHTTPRequestHandler):
