@@ -31,12 +31,24 @@ def stale(spec: Spec, lock: Lock | None) -> list[str]:
     if lock is None:
         return names
     wanted = parts(spec)
-    return [name for name in names if getattr(wanted, name) != getattr(lock.parts, name)]
+    # What stands in the lock counts as well: one that was merged by hand may fit no spec.
+    odd = {
+        "core": lock.core.request != spec.core.request,
+        "nodes": [(node.name, node.request) for node in lock.nodes]
+        != [(node.name, node.request) for node in spec.nodes],
+        "models": [(model.path, model.request) for model in lock.models]
+        != [(model.path, model.request) for model in spec.models],
+    }
+    return [
+        name
+        for name in names
+        if getattr(wanted, name) != getattr(lock.parts, name) or odd.get(name)
+    ]
 
 
 def parts(spec: Spec) -> Parts:
     """One digest per part of a spec."""
-    settings = msgspec.structs.replace(spec.python, version=None)
+    settings = msgspec.structs.replace(spec.python, version=None, find_links=spec.find_links)
     return Parts(
         core=spec.core.request,
         nodes=digest([[node.name, node.request] for node in spec.nodes]),
@@ -74,12 +86,15 @@ def resolve(
     known = {} if old is None else {commit.name: commit for commit in old.nodes}
     # The core's name is its folder's; a node may be called the same.
     known_core = None if old is None else old.core
+    # A node that is only called otherwise keeps its commit.
+    pins = {} if old is None else {one.request: one.commit for one in (*old.nodes, old.core)}
     jobs = [
         functools.partial(
             _commit,
             store,
             source,
             known_core if source is spec.core else known.get(source.name),
+            pins.get(source.request),
             access,
         )
         for source in sources
@@ -97,10 +112,12 @@ def resolve(
     )
 
 
-def _commit(store: Store, source: Source, old: Commit | None, access: Access) -> Commit:
+def _commit(
+    store: Store, source: Source, old: Commit | None, pin: str | None, access: Access
+) -> Commit:
     if old is not None and old.request == source.request:
         return old
-    return fetch_commit(store, source, source.commit or tip(source, access), access)
+    return fetch_commit(store, source, source.commit or pin or tip(source, access), access)
 
 
 def tip(source: Source, access: Access) -> str:
@@ -235,10 +252,18 @@ def _models(spec: Spec, old: Iterable[Model], access: Access) -> tuple[Model, ..
     from cvs.versions import models
 
     describe = _unseen if spec.skip_models else models.describe
-    known = {(model.path, model.request): model for model in old}
-    return tuple(
-        known.get((model.path, model.request)) or describe(model, access) for model in spec.models
-    )
+    known = {model.request: model for model in old}
+    known_here = {(model.path, model.request): model for model in old}
+    found = []
+    for wanted in spec.models:
+        # A model that only moved keeps what is known of it.
+        model = known_here.get((wanted.path, wanted.request)) or known.get(wanted.request)
+        found.append(
+            describe(wanted, access)
+            if model is None
+            else msgspec.structs.replace(model, name=wanted.name, path=wanted.path)
+        )
+    return tuple(found)
 
 
 def _unseen(wanted: WantedModel, _access: Access) -> Model:
