@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from faults import fail_at, leftovers
 from gitserver import DATE, Content, GitServer, Source, link, modules, script, submodule
 
 from cvs.store import refs
@@ -20,7 +21,9 @@ from cvs.store.manifest import TreeManifest
 from cvs.store.progress import Progress
 from cvs.store.tree import TreeError
 from cvs.store.verify import verify
-from cvs.versions import git
+from cvs.store.volume import Volume
+from cvs.versions import facts, git
+from cvs.versions.facts import Facts
 from cvs.versions.git import FetchedCommit
 from cvs.versions.lock import Submodule
 from cvs.versions.repository import Repository, parse
@@ -411,7 +414,7 @@ def test_missing_blob(place: Repository, source: Source, store: Store, size: int
         f"{place.shown} is damaged: some/model.bin of commit {commit[:12]} is missing"
     )
     assert list(store.ids()) == []
-    assert os.listdir(store.volume.tmp) == []
+    assert leftovers(store.volume) == []
 
 
 def test_missing_tree(source: Source, store: Store) -> None:
@@ -509,7 +512,7 @@ def test_evil_trees(place: Repository, source: Source, store: Store, message: st
     assert raised.value.message.startswith(f"{place.shown} at {commit[:12]}: ")
     assert isinstance(raised.value, TreeError)
     assert list(store.ids()) == []
-    assert os.listdir(store.volume.tmp) == []
+    assert leftovers(store.volume) == []
 
 
 def test_nul_in_date(source: Source, store: Store) -> None:
@@ -870,7 +873,7 @@ def test_interrupted(store: Store, temporary: Path) -> None:
             time.sleep(0.02)
         assert not [pid for pid in family if os.path.exists(f"/proc/{pid}")]
         connection.close()
-    assert os.listdir(store.volume.tmp) == []
+    assert leftovers(store.volume) == []
 
 
 def descendants(pid: int) -> list[int]:
@@ -895,3 +898,30 @@ def test_facts_may_be_lost(server: GitServer, source: Source, store: Store) -> N
     assert fetched == fetch(store, at(server), commit)
     key = refs.key("commit 1", at(server).canonical, commit, "node")
     assert fetched.entry == refs.get(store.volume, "commit", key)
+
+
+def test_facts_too_long(volume: Volume) -> None:
+    """What does not fit into a link is not kept; a lock still has it."""
+    facts.put(volume, "key", Facts("2020-01-01T00:00:00Z", lfs=("x" * 5000,)))
+    assert facts.get(volume, "key") is None
+    short = Facts("2020-01-01T00:00:00Z", (Submodule(path="s", repo="", commit="a" * 40),), ("é",))
+    facts.put(volume, "key", short)
+    assert facts.get(volume, "key") == short
+
+
+def test_disk_full(place: Repository, source: Source, store: Store) -> None:
+    """An error while writing ends git, and leaves nothing staged or published."""
+    commit = source.commit({str(n).encode(): os.urandom(200000) for n in range(40)})
+    with fail_at(20, calls=("write",)), pytest.raises(OSError, match="quota"):
+        fetch(store, place, commit)
+    assert list(store.ids()) == []
+    assert leftovers(store.volume) == []
+    assert not [pid for pid in descendants(os.getpid()) if b"cat-file" in arguments(pid)]
+
+
+def arguments(pid: int) -> bytes:
+    """The command line of a process; nothing if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
