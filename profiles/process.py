@@ -136,7 +136,9 @@ def free_port() -> int:
 
 
 def check_port(host: str, port: int) -> None:
-    """Raises InputError where something listens on the port already."""
+    """Raises InputError where something listens on the port already, or it is none."""
+    if not 0 < port < 65536:
+        raise InputError(f"--port: {port} is not a port", hint="1 to 65535 are")
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:

@@ -57,9 +57,9 @@ def run(arguments: list[str]) -> int:
                 f"{opened.version}, generation {opened.generation}, is ready at {comfy.url} "
                 f"(seal: {opened.seal.state})"
             )
-            session.result(started, text)
-            sys.stdout.flush()
             try:
+                session.result(started, text)
+                sys.stdout.flush()
                 code = comfy.process.wait()
             except KeyboardInterrupt:
                 session.say("ending ComfyUI")
