@@ -229,6 +229,13 @@ def test_the_url_of_a_wheel_is_pinned_as_it_is(index: IndexServer, folder: str) 
     assert locked.required_by == ("N",)
 
 
+def test_the_url_of_a_wheel_that_is_not_there_is_named(index: IndexServer) -> None:
+    url = f"http://{index.host}/files/a-1-py3-none-any.whl"
+
+    with pytest.raises(SourceError, match=rf"^{url} answered 404$"):
+        _resolve(index, [Requirement(f"a @ {url}", "N", "N/requirements.txt:1")])
+
+
 def test_credentials_reach_the_index_and_nothing_else(
     index: IndexServer, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,8 +350,11 @@ def test_an_index_without_digests_is_measured(index: IndexServer, folder: str) -
     path = wheelmaker.make(folder, "a", "1")
     index.add(path)
     index.mode = "no-hash"
+    index.user = "me:s3cret"
+    url = index.url.replace("//", "//me:s3cret@")
 
-    assert _resolve(index, _wanted(N="a")).wheels[0].sha256 == wheelmaker.sha256(path)
+    locked = _resolve(index, _wanted(N="a"), index_url=url).wheels[0]
+    assert (locked.sha256, locked.size) == (wheelmaker.sha256(path), os.path.getsize(path))
 
 
 def test_settings_of_uv_and_pip_do_not_count(

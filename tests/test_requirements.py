@@ -73,6 +73,17 @@ def test_what_is_not_followed_is_listed_without_credentials(line: str, shown: st
     assert [one.text for one in read.wanted] == ["b"]
 
 
+def test_options_behind_a_requirement_are_not_followed_either() -> None:
+    read = requirements.parse(b"a>1 --index-url https://u:p@x.org/s --hash=md5:0\n", requirer="N")
+
+    assert ([one.text for one in read.wanted], read.ignored) == (
+        ["a>1"],
+        ("N: --index-url https://x.org/s",),
+    )
+    with pytest.raises(InputError, match=r"^python_packages\[0\]: options such as '--pre' have"):
+        requirements.packages(["a --pre"])
+
+
 def test_a_line_that_is_no_requirement_is_named_by_file_and_line() -> None:
     with pytest.raises(InputError, match=r"^N/requirements\.txt:3: 'numpy=>2' is not a requirem"):
         _texts("a\n\nnumpy=>2\n")

@@ -45,7 +45,9 @@ _DROPPED = ("UV_", "PIP_", "PYTHON", "VIRTUAL_ENV", "CONDA_", "RUST_LOG")
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
 _NOT_FOUND = re.compile(r"(?:Because|because|and) (\S+) was not found in the")
-_NO_WHEELS = re.compile(r"(\S+?)(?:[=<>!~,][^ ]*)? (?:has|have) no (?:usable )?wheels")
+_NO_WHEELS = re.compile(
+    r"(?:all versions of (\S+) have|(\S+?)==\S+ has) no (?:usable )?wheels", re.IGNORECASE
+)
 _UNDATED = re.compile(r"`(\S+\.whl)` is missing an upload date")
 _FETCH = re.compile(r"(https?://\S+?)(?:[)`]|\s|$)")
 
@@ -90,8 +92,9 @@ def resolve(
             run = _Run(folder, wanted, settings, probe, exclude_newer, links, offline)
             packages = run.pylock(previous, progress)
             by = run.requirers(packages)
+            lenders = [url for url in (settings.index_url, *settings.extra_index_urls) if url]
             wheels = tuple(
-                _wheel(package, probe, by, links, progress)
+                _wheel(package, probe, by, lenders, progress)
                 for package in sorted(packages, key=lambda package: str(package["name"]))
             )
     return Python(
@@ -247,16 +250,19 @@ class _Run:
                 hint = f"nothing newer than {self.exclude_newer} counts: see python.exclude_newer"
             unbuilt = _NO_WHEELS.search(flat)
             if unbuilt:
+                name = unbuilt[1] or unbuilt[2]
                 return SourceError(
-                    f"{unbuilt[1]} has no wheel for {self.probe.abi} on {self.probe.platform}, "
-                    f"{self._who(unbuilt[1])}",
+                    f"{name} has no wheel for {self.probe.abi} on {self.probe.platform}, "
+                    f"{self._who(name)}",
                     hint=hint or "only wheels can be locked: give one in a folder of find_links",
                 )
             return InputError(f"the Python packages contradict each other: {_why(said)}", hint=hint)
         address = _FETCH.search(flat)
         if address and not address[1].startswith("file:"):
-            host = urlsplit(address[1]).netloc.rpartition("@")[2]
-            return SourceError(f"the package index at {host} {_trouble(flat)}")
+            place = download.show(address[1])
+            if not any(address[1] in one.text for one in self.wanted):
+                place = f"the package index at {urlsplit(place).netloc}"
+            return SourceError(f"{place} {_trouble(flat)}")
         return SourceError(f"uv cannot resolve the Python packages: {_why(said)}")
 
     def _who(self, package: str) -> str:
@@ -274,7 +280,7 @@ def _wheel(
     package: Mapping[str, Any],
     probe: Probe,
     by: Mapping[str, tuple[str, ...]],
-    links: Sequence[str],
+    lenders: Sequence[str],
     progress: Progress,
 ) -> Wheel:
     """The best wheel of a package of pylock.toml."""
@@ -300,7 +306,7 @@ def _wheel(
         sha256, size = _measure(local)
     elif sha256 is None:
         # Not every index publishes digests, and a lock without one pins nothing.
-        sha256, size = _measure_remote(address, file, progress)
+        sha256, size = _measure_remote(download.lend_credentials(address, lenders), file, progress)
     uploaded = chosen.get("upload-time")
     return Wheel(
         name=name,

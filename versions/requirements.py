@@ -118,6 +118,8 @@ def packages(lines: Iterable[str], *, requirer: str = "python_packages") -> Requ
     wanted = []
     for number, line in enumerate(lines):
         where = f"{requirer}[{number}]"
+        if options := _options(line):
+            raise InputError(f"{where}: options such as {_clean(options)!r} have no meaning here")
         text, reason = _requirement(line.strip(), where)
         if reason:
             raise InputError(f"{where}: {_clean(line)!r} {reason}: only wheels can be locked")
@@ -148,6 +150,8 @@ def _read(
         elif line.startswith("-"):
             ignored.append(f"{requirer}: {_clean(line)}")
         else:
+            if options := _options(line):
+                ignored.append(f"{requirer}: {_clean(options)}")
             text, reason = _requirement(line, where)
             if reason:
                 ignored.append(f"{requirer}: {_clean(line)}")
@@ -189,6 +193,12 @@ def _inside(file: str, other: str, where: str) -> str:
     if posixpath.isabs(other) or path == ".." or path.startswith("../") or _SCHEME.match(other):
         raise InputError(f"{where}: -r {_clean(other)} is not a file of the same tree")
     return path
+
+
+def _options(line: str) -> str:
+    """The options behind a requirement, other than hashes: pip would apply them to it alone."""
+    found = _OPTION_AFTER.search(_HASH.sub("", line))
+    return found[0].strip() if found else ""
 
 
 def _requirement(line: str, where: str) -> tuple[str, str]:
