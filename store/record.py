@@ -52,6 +52,12 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         )
 
 
+class _Head(msgspec.Struct):
+    """What every version of a record has."""
+
+    format: int
+
+
 _DECODER = msgspec.json.Decoder(Record)
 
 
@@ -70,11 +76,31 @@ def read(path: str) -> Record:
     with open(path, "rb") as file:
         data = file.read()
     try:
-        record = _DECODER.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+        # First of all: a newer record has fields that are not known here.
+        newest = msgspec.json.decode(data, type=_Head).format
+        record = _DECODER.decode(data) if newest <= FORMAT else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StoreError(f"{path} is not a record: {error}") from None
-    if record.format > FORMAT:
-        raise StoreError(f"{path} has format {record.format}, this cvs reads up to {FORMAT}")
-    if not all(map(is_id, record.entries)):
-        raise StoreError(f"{path} is not a record: an entry is not a hash")
+    if record is None:
+        raise StoreError(
+            f"{path} has format {newest}, this cvs reads up to {FORMAT}", hint="update cvs"
+        )
+    if fault := _fault(record):
+        raise StoreError(f"{path} is not a record: {fault}")
     return record
+
+
+def _fault(record: Record) -> str | None:
+    """What no writer could have meant."""
+    if not all(map(is_id, (*record.entries, record.wheel_set))):
+        return "an entry is not a hash"
+    if record.format < 1:
+        return f"there is no format {record.format}"
+    if sum(not place.path for place in record.links) != 1:
+        return "one of its links must be that of the core"
+    for place in record.links:
+        entry, _, name = place.target.partition("/")
+        parts = [*place.path.split("/"), name] if place.path else [name]
+        if not is_id(entry) or "/" in name or not {"", ".", ".."}.isdisjoint(parts):
+            return f"a link cannot be {place.path!r} to {place.target!r}"
+    return None
