@@ -22,7 +22,7 @@ from cvs.store.progress import Progress
 from cvs.store.tree import TreeError
 from cvs.store.verify import verify
 from cvs.store.volume import Volume
-from cvs.versions import facts, git
+from cvs.versions import facts, git, git_objects
 from cvs.versions.facts import Facts
 from cvs.versions.git import FetchedCommit
 from cvs.versions.lock import Submodule
@@ -363,8 +363,15 @@ def test_fetch_unknown_commit(place: Repository, source: Source, store: Store) -
     assert f"commit {'a' * 40} is not in {place.shown}" == raised.value.message
     with pytest.raises(SourceError, match="is not in"):
         fetch(store, place, source.put("blob", b"data"))
+    tag = source.tag("v1", source.commit({b"a": b"1"}))
+    with pytest.raises(SourceError, match=f"{tag} of .* is a tag, not a commit"):
+        fetch(store, place, tag)
+    with pytest.raises(SourceError, match="is a tree, not a commit"):
+        fetch(store, place, source.files({b"a": b"1"}))
     with pytest.raises(InputError, match="'main' is not a full commit"):
         fetch(store, place, "main")
+    with pytest.raises(SourceError, match=f"commit {'a' * 64} is not in|git could not read"):
+        fetch(store, place, "a" * 64)
 
 
 def test_unreachable(store: Store, source: Source) -> None:
@@ -515,7 +522,19 @@ def test_evil_trees(place: Repository, source: Source, store: Store, message: st
     assert leftovers(store.volume) == []
 
 
-def test_nul_in_date(source: Source, store: Store) -> None:
+def test_too_many_files(
+    place: Repository, source: Source, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tree made to exhaust its reader is given up early."""
+    monkeypatch.setattr(git_objects, "_NODE_LIMIT", 1000)
+    tree = source.files({b"a": b"1"})
+    for _ in range(12):
+        tree = source.tree([("40000", b"%d" % n, tree) for n in range(10)])
+    with pytest.raises(SourceError, match="has more than 1,000 files"):
+        fetch(store, place, source.commit(tree))
+
+
+def test_no_valid_date(source: Source, store: Store) -> None:
     """A commit without a date that could be one is refused."""
     tree = source.files({b"a": b"1"})
     for line in (b"", b"committer T <t> x +0000\n", b"committer T <t> 99999999999999999 +0000\n"):
@@ -816,11 +835,21 @@ def test_ssh_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_no_git(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without git there is one sentence."""
+    """Without git there is one sentence, whether GitPython was imported before or not."""
     repository = at(source)
+    code = f"""
+from cvs.store.errors import SourceError
+from cvs.versions import git, repository
+try:
+    git.resolve(repository.parse({str(source.folder)!r}, "x", allow_local=True), None, where="x")
+except SourceError as error:
+    print(error.message)
+"""
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(SourceError, match="git is not installed"):
         git.resolve(repository, None, where=WHERE)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "git is not installed\n"
 
 
 # Many at once, and the end of all

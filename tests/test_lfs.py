@@ -142,6 +142,11 @@ def test_no_lfs_at_all(
             "gitserver._Handler._batch", lambda self, _, body=body: self._answer(200, body)
         )
         assert "is not one of Git LFS" in fails(store, at(server), commit).message
+    body = b'{"objects": [{"oid": "%s", "error": {"code": 403}}]}' % (
+        hashlib.sha256(b"tool").hexdigest().encode()
+    )
+    monkeypatch.setattr("gitserver._Handler._batch", lambda self, _: self._answer(200, body))
+    assert "does not give its content (status 403)" in fails(store, at(server), commit).message
     monkeypatch.setattr("gitserver._Handler._batch", lambda self, _: self._answer(503, b""))
     assert "the server answered with status 503" in fails(store, at(server), commit).message
 

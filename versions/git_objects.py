@@ -152,6 +152,9 @@ class Objects:
     def begin(self, node: Node, kind: str) -> int:
         """Reads the head of the next object, which is that of `node`, and returns its size."""
         words = self._stream.readline().split()
+        if kind == "commit" and len(words) == 3 and words[1] != b"commit":
+            shown = self._part.git.repository.shown
+            raise SourceError(f"{node.id} of {shown} is a {words[1].decode()}, not a commit")
         if words != [node.id.encode(), kind.encode(), *words[2:]] or len(words) != 3:
             raise self._broken(node, "missing" if words[1:] == [b"missing"] else "not readable")
         return int(words[2])
