@@ -1,10 +1,16 @@
-"""Locks and records of no version in particular, whole but for what a test changes."""
+"""Locks, records and generations of no version in particular, whole but for what a test changes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from cvs.profiles import state, view
+from cvs.profiles.generations import Profile
+from cvs.store import fs
 from cvs.store.digest import EntryId
+from cvs.store.entries import Store
+from cvs.store.leases import Lease
 from cvs.store.record import Place, Record
 from cvs.versions.interpreter import Probe
 from cvs.versions.lock import SCHEMA, Commit, Interpreter, Lock, Model, Parts, Python, Wheel
@@ -111,3 +117,78 @@ def record(**fields: Any) -> Record:
         lock="8" * 64,
     )
     return msgspec.structs.replace(whole, **fields)
+
+
+#: A core of a few files; None is a folder.
+CORE: Mapping[str, bytes | None] = {
+    "main.py": b"import folder_paths\n",
+    "folder_paths.py": b"folder_names_and_paths = {}\n",
+    "comfy/sd.py": b"",
+    "custom_nodes/example_node.py.example": b"",
+    "models/checkpoints/put_checkpoints_here": b"",
+    "models/vae": None,
+    "input/example.png": b"png",
+    "utils/extra_config.py": b'"is_default"\n',
+    "requirements.txt": b"",
+}
+
+
+def tree(store: Store, name: str, files: Mapping[str, bytes | None]) -> EntryId:
+    """Publishes a tree of these files."""
+    with store.stage() as stage:
+        writer = stage.tree(name)
+        for path, data in files.items():
+            if data is None:
+                writer.folder(path.encode())
+            else:
+                writer.write(path.encode(), data)
+        return store.publish(writer.finish())[0]
+
+
+def file(store: Store, data: bytes, name: str = "") -> EntryId:
+    """Publishes a file."""
+    with store.stage() as stage:
+        return store.publish(stage.file([data], name=name))[0]
+
+
+def stored(
+    store: Store,
+    core: Mapping[str, bytes | None] = CORE,
+    nodes: Mapping[str, Mapping[str, bytes | None]] | None = None,
+    models: Mapping[str, bytes] | None = None,
+    *,
+    version: str = "x",
+    private: tuple[str, ...] = (),
+) -> Record:
+    """A record whose every entry is in the store."""
+    entries = {"": tree(store, "ComfyUI", core)}
+    for name, files in (nodes or {}).items():
+        entries[f"custom_nodes/{name}"] = tree(store, name, files)
+    for path, data in (models or {}).items():
+        entries[f"models/{path}"] = file(store, data, path)
+    with store.stage() as stage:
+        (wheel_set,) = store.publish(stage.set([]))
+    links = tuple(
+        Place(path, store.content(entries[path]), path.rpartition("/")[2] in private)
+        for path in sorted(entries)
+    )
+    return record(
+        version=version,
+        entries=tuple(sorted({*entries.values(), wheel_set})),
+        wheel_set=wheel_set,
+        links=links,
+    )
+
+
+def generation(store: Store, made: Record) -> int:
+    """Makes a record a generation that is current, as realizing does."""
+    profile = Profile(store.volume, made.version)
+    state.prepare(store.volume, made.version, store.volume.models)
+    state.ensure_private(store, made)
+    with Lease.take(store.volume, made) as lease:
+        staged = view.build(store, made)
+        number = profile.publish(lease)
+        view.place(staged, profile.view(number))
+        fs.remove_tree(staged)
+        profile.flip(number)
+    return number
