@@ -25,6 +25,10 @@ TIMEOUT = 30.0
 POLL = 1.0
 
 
+class NoAnswer(RunError):
+    """ComfyUI cannot be talked to; when it has ended, that is the better thing to say."""
+
+
 class Output(msgspec.Struct, frozen=True):
     """A file that a workflow made."""
 
@@ -82,7 +86,7 @@ class Client:
             with error:
                 raise RunError(f"ComfyUI answered {error.code} to {place}") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise RunError(f"ComfyUI did not answer {place}: {error}") from None
+            raise NoAnswer(f"ComfyUI did not answer {place}: {error}") from None
 
     def submit(self, graph: dict[str, Any], client_id: str) -> tuple[str, dict[str, str]]:
         """Queues a graph.
@@ -106,7 +110,7 @@ class Client:
                 text = error.read()
             raise InputError(explain_refusal(text, graph)) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise RunError(f"ComfyUI did not take the workflow: {error}") from None
+            raise NoAnswer(f"ComfyUI did not take the workflow: {error}") from None
         problems = _problems(answer.get("node_errors"))
         return str(answer["prompt_id"]), problems
 
@@ -152,6 +156,22 @@ class Client:
             InputError: ComfyUI refuses the graph.
             RunError: a node failed, the time is over, or ComfyUI died.
         """
+        try:
+            return self._run(graph, timeout, alive, on_event)
+        except NoAnswer:
+            # A process that dies closes its connections a moment before it can be seen to have.
+            for _ in range(20):
+                alive()
+                time.sleep(0.05)
+            raise
+
+    def _run(
+        self,
+        graph: dict[str, Any],
+        timeout: float | None,
+        alive: Callable[[], None],
+        on_event: Callable[[Event], None],
+    ) -> list[Output]:
         from websockets.exceptions import WebSocketException
         from websockets.sync.client import connect
 
@@ -161,7 +181,7 @@ class Client:
         try:
             socket = connect(socket_url, proxy=None, max_size=None, open_timeout=TIMEOUT)
         except (OSError, WebSocketException) as error:
-            raise RunError(f"ComfyUI's websocket cannot be opened: {error}") from None
+            raise NoAnswer(f"ComfyUI's websocket cannot be opened: {error}") from None
         with socket:
             prompt, refused = self.submit(graph, client_id)
             on_event(Event("queued"))
@@ -181,6 +201,7 @@ class Client:
                 except (OSError, WebSocketException):
                     # The work goes on without the websocket; its result is in the history.
                     time.sleep(POLL)
+                    alive()
                     ended = self._history(prompt) is not None
                     continue
                 if isinstance(message, str):

@@ -234,13 +234,14 @@ class ComfyUI:
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def _read(self, stream: IO[bytes]) -> None:
-        for raw in stream:
-            line = raw.decode("utf-8", "replace").rstrip("\n")
-            self._tail.append(line)
-            if match := _IMPORT_FAILED.search(line):
-                self.failed_imports.append(match["path"])
-            self.denied = self.denied or bool(_DENIED.search(line))
-            self._log(line)
+        with stream:
+            for raw in stream:
+                line = raw.decode("utf-8", "replace").rstrip("\n")
+                self._tail.append(line)
+                if match := _IMPORT_FAILED.search(line):
+                    self.failed_imports.append(match["path"])
+                self.denied = self.denied or bool(_DENIED.search(line))
+                self._log(line)
 
     def last_lines(self, count: int = 8) -> str:
         """The end of the log, for a message."""

@@ -1,6 +1,8 @@
 """`cvs run-handler`: run one workflow on a headless ComfyUI and give its result."""
 
+import argparse
 import base64
+import contextlib
 import os
 import sys
 from typing import Any
@@ -34,7 +36,7 @@ def parser() -> Parser:
     found.add_argument("--gcs-prefix", metavar="PREFIX", help="with --output gcs")
     found.add_argument("--out-file", metavar="FILE", help="write the base64 text there")
     found.add_argument("--out-dir", metavar="DIR", help="write every output there, as it is")
-    found.add_argument("--timeout", type=float, metavar="SECONDS", help="for the workflow's run")
+    found.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="for the workflow's run")
     found.add_argument("--verbose", action="store_true", help="show ComfyUI's log")
     running.options(found)
     return found
@@ -101,8 +103,15 @@ def run(arguments: list[str]) -> int:
     session.say(f"{first.filename}: {size(len(content))}" + (f" → {where}" if where else ""))
     if len(outputs) > 1 and not files:
         session.say(f"{len(outputs) - 1} more outputs are in state/: --out-dir copies them")
-    session.result(answer, "" if where else encoded)
+    session.result(answer, "" if where else encoded, report=True)
     return 0
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < float("inf"):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
 
 
 def read_graph(path: str) -> dict[str, Any]:
