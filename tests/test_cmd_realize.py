@@ -88,8 +88,11 @@ def test_first_json(world: World) -> None:
 
 
 def test_quiet(world: World) -> None:
-    """--quiet says nothing."""
-    assert world.realize("demo", "-q") == (0, "", "")
+    """--quiet gives the result and no remarks."""
+    (world.home / "output").mkdir(parents=True)
+    done = world.realize("demo", "--replace", "-q")
+
+    assert done == (0, f"demo: generation 1 is current, {world.home} leads to it\n", "")
 
 
 def test_default_home(world: World) -> None:
