@@ -94,6 +94,17 @@ class Profile:
                 continue
         return None
 
+    def lease(self, number: int) -> Lease:
+        """Takes a lease on a generation, so that what it needs stays while it is used.
+
+        Raises:
+            InputError: there is no such generation any more.
+        """
+        try:
+            return Lease.of_generation(self.volume, self.record_path(number))
+        except FileNotFoundError:
+            raise InputError(f"{self.version} has no generation {number} any more") from None
+
     def publish(self, lease: Lease) -> int:
         """Makes the lease's record a generation and returns its number; not current yet.
 

@@ -8,6 +8,8 @@ from cvs.profiles.generations import Profile
 from cvs.store import fs
 from cvs.store.errors import InputError
 
+_ELSEWHERE = "--target DIR names another place"
+
 #: What of a real ComfyUI folder people would miss.
 _PRECIOUS = ("output", "user", "input", "models", "custom_nodes")
 
@@ -23,8 +25,18 @@ def check(home: str, *, replace: bool) -> None:
     Raises:
         InputError: a real folder or file is there and `replace` is not given.
     """
-    if os.path.islink(home) or not os.path.lexists(home) or replace:
+    parent = os.path.dirname(home)
+    while not os.path.lexists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"COMFY_HOME {home} cannot be made in {parent}", hint=_ELSEWHERE)
+    if _is_ours(home) or not os.path.lexists(home) or replace:
         return
+    if os.path.islink(home):
+        raise InputError(
+            f"COMFY_HOME {home} is a link to {os.readlink(home)}, not one of cvs",
+            hint=f"--replace moves it aside and keeps it, {_ELSEWHERE}",
+        )
     if os.path.isdir(home) and not os.listdir(home):
         return
     kept = [name for name in _PRECIOUS if os.path.isdir(os.path.join(home, name))]
@@ -32,7 +44,7 @@ def check(home: str, *, replace: bool) -> None:
     raise InputError(
         f"COMFY_HOME {home} is a real {'folder' if os.path.isdir(home) else 'file'}{inside}, "
         "not a link of cvs",
-        hint="--replace moves it aside and keeps it, --target DIR names another place",
+        hint=f"--replace moves it aside and keeps it, {_ELSEWHERE}",
     )
 
 
@@ -46,7 +58,7 @@ def point(home: str, profile: Profile, *, replace: bool) -> str | None:
     wanted = target(home, profile)
     fs.makedirs(os.path.dirname(home))
     moved = None
-    if os.path.islink(home):
+    if _is_ours(home):
         if os.readlink(home) == wanted:
             return None
     elif os.path.isdir(home) and not os.listdir(home):
@@ -57,6 +69,14 @@ def point(home: str, profile: Profile, *, replace: bool) -> str | None:
         fs.rename(home, moved)
     fs.replace_symlink(wanted, home)
     return moved
+
+
+def _is_ours(home: str) -> bool:
+    """Whether a link at `home` was made by cvs, for this volume or one that was moved since."""
+    if not os.path.islink(home):
+        return False
+    parts = os.readlink(home).split("/")
+    return len(parts) >= 3 and parts[-3] == "profiles" and parts[-1] == "current"
 
 
 def version_at(home: str, profiles: str) -> str | None:

@@ -20,7 +20,7 @@ from cvs.profiles.generations import Profile
 from cvs.store import fs, leases
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, content_path
-from cvs.store.errors import InputError, StoreError
+from cvs.store.errors import EntryMissing, InputError, StoreError
 from cvs.store.record import Place, Record
 from cvs.store.stage import now
 from cvs.versions import interpreter, models, parallel, resolve, wheels
@@ -34,9 +34,6 @@ PARALLEL = 4
 
 #: How often the closure is completed again because a collection took part of it.
 ATTEMPTS = 5
-
-#: Seconds since its last heartbeat after which a lease is not taken for a running process.
-LIVE = 300.0
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +61,8 @@ class Realized(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     new_generation: bool
     switched: bool
+    entries: tuple[EntryId, ...]
+    """The closure, in ascending order."""
     changed: bool
     """False when there was nothing to do."""
     moved_home: str | None
@@ -98,24 +97,35 @@ def realize(
     warning = interpreter.check(lock.python.interpreter, interpreter.probe(found).interpreter)
     if warning:
         access.progress.warn(warning)
+    whole = _is_whole(store, profile)
     for _ in range(ATTEMPTS):
         completed, wheel_set = materialize(store, spec, lock, access)
         if completed != lock:
             locks.write(target.lock_file, completed, volume.tmp)
             lock = completed
-        wanted = _record(store, spec, lock, wheel_set)
+        try:
+            wanted = _record(store, spec, lock, wheel_set)
+        except EntryMissing:
+            # A collection was quicker than our lease; what it took is fetched again.
+            continue
         with leases.Lease.take(volume, wanted) as lease:
             if leases.missing(store, wanted.entries):
-                # A collection was quicker than our lease; what it took is fetched again.
                 continue
             try:
-                return _publish(store, profile, wanted, lease, lock, found, target)
+                done = _publish(store, profile, wanted, lease, lock, found, target)
             except leases.LeaseLost:
                 continue
+        return msgspec.structs.replace(done, changed=done.changed or not whole)
     raise StoreError(
         f"{spec.version_id}: entries vanish as fast as they are stored",
-        hint="is a `cvs gc --now` running again and again?",
+        hint="is a collection running again and again on this volume?",
     )
+
+
+def _is_whole(store: Store, profile: Profile) -> bool:
+    """Whether a generation is current and every entry of it is there."""
+    number = profile.current()
+    return number is not None and all(map(store.has, profile.record(number).entries))
 
 
 def _publish(
@@ -154,6 +164,7 @@ def _publish(
         view=profile.view(number),
         environment=made.path,
         python=made.python,
+        entries=wanted.entries,
         new_generation=new,
         switched=switched,
         changed=new or switched or moved is not None or before != profile.version,
@@ -166,9 +177,8 @@ def _check_home(target: Target, profile: Profile) -> None:
     other = home.version_at(target.home, profile.volume.profiles)
     if other in (None, profile.version) or target.force:
         return
-    if any(
-        record.version == other and age < LIVE for _, record, age in leases.held(profile.volume)
-    ):
+    held = leases.held(profile.volume)
+    if any(record.version == other and age < leases.LIVE for _, record, age in held):
         raise InputError(
             f"COMFY_HOME {target.home} leads to {other}, which is in use",
             hint="--target DIR names another place, --force re-points it all the same",
@@ -262,11 +272,7 @@ def rollback(store: Store, profile: Profile, number: int | None = None) -> tuple
         )
     wanted = profile.before(before) if number is None else number
     record = profile.record(wanted)
-    try:
-        lease = leases.Lease.of_generation(profile.volume, profile.record_path(wanted))
-    except FileNotFoundError:
-        raise InputError(f"{profile.version} has no generation {wanted} any more") from None
-    with lease:
+    with profile.lease(wanted):
         check_entries(store, record)
         view.ensure(store, profile, wanted)
         profile.flip(wanted)

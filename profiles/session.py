@@ -12,7 +12,7 @@ import msgspec
 
 from cvs.profiles import environment, process, realize, seal, state, view
 from cvs.profiles.generations import Profile
-from cvs.store import fs, leases
+from cvs.store import fs
 from cvs.store.entries import Store
 from cvs.store.errors import InputError
 from cvs.store.progress import Progress
@@ -70,7 +70,7 @@ def open_session(
             f"{profile.version} is not realized here", hint=f"cvs realize {profile.version}"
         )
     record = profile.record(number)
-    with leases.Lease.of_generation(store.volume, profile.record_path(number)) as lease:
+    with profile.lease(number) as lease:
         lease.keep_alive()
         realize.check_entries(store, record)
         folder = view.ensure(store, profile, number)

@@ -15,6 +15,7 @@ import os
 from cvs.store import fs
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
+from cvs.store.errors import StoreError
 from cvs.store.ingest import chunks
 from cvs.store.manifest import TreeManifest
 from cvs.store.record import Place, Record
@@ -42,6 +43,9 @@ def prepare(volume: Volume, version: str, models_dir: str, *, examples: str | No
         examples: the core's own input folder, whose files a new input folder begins with.
         models_dir: MODELS_DIR; need not exist. Kept as a relative link where it lies on the
             volume's file system, which is mounted at different places.
+
+    Raises:
+        StoreError: something else lies where that link belongs.
     """
     root = folder(volume, version)
     if examples is not None and not os.path.isdir(os.path.join(root, "input")):
@@ -54,6 +58,11 @@ def prepare(volume: Volume, version: str, models_dir: str, *, examples: str | No
         there: str | None = os.readlink(link)
     except FileNotFoundError:
         there = None
+    except OSError as error:
+        raise StoreError(
+            f"{link} is not a link to the loose models: {error.strerror}",
+            hint=f"move what is in it to {models_dir}, and it away",
+        ) from None
     if there != target:
         fs.replace_symlink(target, link)
     return root

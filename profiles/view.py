@@ -13,7 +13,9 @@ models inside the store. Folders that the lock adds something to are real folder
 """
 
 import ast
+import json
 import os
+import re
 
 from cvs.profiles import state
 from cvs.profiles.generations import Profile
@@ -26,6 +28,9 @@ from cvs.store.record import Place, Record
 from cvs.store.tree import Folder, unquote
 
 EXTRA_PATHS = "extra_model_paths.yaml"
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
+_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 
 #: Top-level names that a view makes itself, whatever the core has there.
 _OWN = frozenset({"custom_nodes", "models", EXTRA_PATHS, *state.LINKED})
@@ -96,6 +101,12 @@ def _build(store: Store, record: Record, staged: str) -> None:
         fs.symlink(f"../../../state/{record.version}/{name}", os.path.join(staged, name))
     folders = {name: [name] for name in children.get("models", ()) if f"models/{name}" in children}
     folders |= _folders_of_core(base)
+    # A name that no line of a text can say is left to ComfyUI's own way of looking.
+    folders = {
+        name: paths
+        for name, paths in folders.items()
+        if all(text.isprintable() and text == text.strip() for text in (name, *paths))
+    }
     text = extra_paths(record.version, folders, _knows_is_default(base))
     fs.write_file(os.path.join(staged, EXTRA_PATHS), text.encode())
 
@@ -171,10 +182,16 @@ def extra_paths(version: str, folders: dict[str, list[str]], knows_is_default: b
     lines.append(f"  base_path: ../../../state/{version}/{state.MODELS}")
     for name, paths in sorted(folders.items()):
         if len(paths) == 1:
-            lines.append(f"  {name}: {paths[0]}")
+            lines.append(f"  {_scalar(name)}: {_scalar(paths[0])}")
         else:
-            lines += [f"  {name}: |", *(f"    {path}" for path in paths)]
+            lines += [f"  {_scalar(name)}: |", *(f"    {path}" for path in paths)]
     return "\n".join(lines) + "\n"
+
+
+def _scalar(text: str) -> str:
+    """A text as YAML takes it for one: `yes`, `2024` and `a: b` need quotes."""
+    plain = _PLAIN.fullmatch(text) and text.lower() not in _WORDS
+    return text if plain else json.dumps(text)
 
 
 def _folders_of_core(base: str) -> dict[str, list[str]]:

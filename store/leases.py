@@ -25,6 +25,10 @@ from cvs.store.volume import Volume
 #: Seconds between two renewals of a heartbeat.
 HEARTBEAT = 60.0
 
+#: Seconds since its last heartbeat after which a lease is not taken for a running process where a
+#: user asks; what a lease keeps does not depend on it.
+LIVE = 5 * HEARTBEAT
+
 #: How long to wait for a collection that has marked an entry, in seconds, and how often to look.
 PATIENCE = 120.0
 POLL = 0.2
@@ -150,7 +154,8 @@ def missing(store: Store, entries: tuple[EntryId, ...]) -> list[EntryId]:
             if time.monotonic() > deadline:
                 raise StoreError(
                     f"entry {entry[:16]} is held by a collection that does not end",
-                    hint="if no `cvs gc` runs anywhere, `cvs gc` clears what a dead one left",
+                    hint="a collection on another host may have died: its mark is condemned/"
+                    f"{entry}",
                 )
             time.sleep(POLL)
     return [entry for entry in entries if not store.has(entry)]

@@ -224,11 +224,12 @@ def test_output(world: World) -> None:
 
 
 def test_relative_output_and_repo(world: World) -> None:
-    """A relative --output is a file here, a relative repository lies beside the spec."""
+    """A relative --output is a file here, and so is a relative repository."""
     world.ok("create", "new", "--repo", "repos/ComfyUI.git", "--allow-local", "--output", "s.json")
 
     found = json.loads((world.folder / "s.json").read_text())["comfy"]
-    assert {"repo": "repos/ComfyUI.git", "commit": world.material.core} == found
+    repo = str(world.folder / "repos/ComfyUI.git")
+    assert {"repo": repo, "commit": world.material.core} == found
 
 
 def test_existing_is_kept(world: World) -> None:

@@ -71,6 +71,8 @@ def test_first_json(world: World) -> None:
 
     found = done.json
     environment = found.pop("environment")
+    entries = found.pop("entries")
+    assert sorted(os.listdir(f"{world.cache}/store")) == entries
     expected = {
         "version": "demo",
         "generation": 1,
@@ -279,9 +281,12 @@ def test_dry_run_of_nothing(world: World) -> None:
     before = world.listing()
     done = world.realize("demo", "--dry-run")
 
-    assert done.out == (
-        "to resolve first: core, nodes, python, models, interpreter\n"
-        "demo: 0 of 0 parts to fetch, 0 B; generation - is current; nothing was changed\n"
+    *rows, stale, summary = done.out.splitlines()
+    assert [row.split()[0] for row in rows] == ["core", "node", "model"]
+    assert all(row.endswith("to resolve and fetch") for row in rows)
+    assert stale == "to resolve first: core, nodes, python, models, interpreter"
+    assert summary == (
+        "demo: 3 of 3 parts to fetch, 16.5 kB; generation - is current; nothing was changed"
     )
     assert before == world.listing()
 
@@ -317,7 +322,8 @@ def test_dry_run_of_a_change(realized: World) -> None:
     found = realized.realize("demo", "--dry-run", "--json").json
 
     assert (found["stale"], found["current"]) == (["nodes", "models"], 1)
-    assert [item["kind"] for item in found["items"]] == ["core", "wheel"]
+    found_items = [(item["kind"], item["resolved"]) for item in found["items"]]
+    assert found_items == [("core", True), ("node", False), ("wheel", True)]
     assert before == realized.listing()
 
 
@@ -462,14 +468,21 @@ def test_empty_folder_is_taken(world: World) -> None:
     assert world.home.is_symlink()
 
 
-def test_link_of_others_is_replaced(world: World) -> None:
-    """A link that leads elsewhere is pointed at the version; what it led to stays."""
+def test_link_of_others(world: World) -> None:
+    """A link that leads elsewhere is not taken over; --replace moves it aside as it is."""
     (world.folder / "else").mkdir()
     (world.folder / "else" / "file").touch()
     world.home.symlink_to("else")
-    world.realize()
+    done = world.cvs("realize", "demo", *world.local)
 
+    assert done[:2] == (2, "")
+    assert done.err.startswith(
+        f"error: COMFY_HOME {world.home} is a link to else, not one of cvs\n"
+    )
+    assert os.readlink(world.home) == "else"
+    moved = world.realize("demo", "--replace", "--json").json["moved_home"]
     assert (world.home / "main.py").is_file()
+    assert os.readlink(moved) == "else"
     assert (world.folder / "else" / "file").exists()
 
 

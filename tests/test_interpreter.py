@@ -56,7 +56,7 @@ def test_comfy_python_is_the_only_one_considered(tmp_path: Path) -> None:
     python = str(tmp_path / "env/bin/python")
 
     assert interpreter.find(MINOR, python) == interpreter.find(None)
-    with pytest.raises(InputError, match=r"COMFY_PYTHON is Python 3\.\d+\.\d+ .*asks for 3\.2$"):
+    with pytest.raises(InputError, match=r"COMFY_PYTHON is Python 3\.\d+\.\d+ .*3\.2 is needed$"):
         interpreter.find("3.2", python)
     with pytest.raises(InputError, match=r"there is no interpreter at .*/nowhere"):
         interpreter.find(None, str(tmp_path / "nowhere"))

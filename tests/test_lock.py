@@ -205,8 +205,8 @@ def test_any_change(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("version", "message", "hint"),
     [
-        (documents.SCHEMA + 1, "2 is not known, this cvs reads 1", "update cvs"),
-        (0, "0 is not known, this cvs reads 1", "`cvs resolve` makes the lock anew"),
+        (documents.SCHEMA + 1, "4 is not known, this cvs reads 3", "update cvs"),
+        (0, "0 is not known, this cvs reads 3", "`cvs resolve` makes the lock anew"),
         ("1", "expected a whole number, got text", None),
         (True, "expected a whole number, got true or false", None),
         (None, "expected a whole number, got null", None),
@@ -375,3 +375,18 @@ def test_any_change_may_fail(volume: Volume, tmp_path: Path, elsewhere: bool) ->
         assert os.listdir(folder) == ["x.lock.json"]
 
     assert number == 6
+
+
+def test_a_lock_of_the_tool_before_is_none(tmp_path: Path) -> None:
+    """What the old tool left in the lock's place is no lock, and is kept when one is written."""
+    old = {"schema_version": 2, "version_id": "v", "comfy": {"repo": "x", "commit": "y"}}
+    path = tmp_path / "resolved" / "v.lock.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(old))
+    (tmp_path / "tmp").mkdir()
+
+    assert documents.read(str(path)) is None
+    lock = documents.decode(changed(lambda lock: None), WHERE)
+    documents.write(str(path), lock, str(tmp_path / "tmp"))
+    assert documents.read(str(path)) == lock
+    assert json.loads((path.parent / f"v.lock.json{documents.BEFORE}").read_text()) == old

@@ -94,7 +94,7 @@ def find(version: str | None, comfy_python: str | None = None) -> str:
         if not _fits(version, probed.version):
             raise InputError(
                 f"COMFY_PYTHON is Python {probed.version} ({comfy_python}), "
-                f"the spec asks for {version}"
+                f"Python {version} is needed"
             )
         return probed.executable
     for candidate in _candidates(version):

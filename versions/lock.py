@@ -14,8 +14,12 @@ from cvs.store.errors import InputError
 from cvs.versions.paths import relative_path
 from cvs.versions.repository import is_commit
 
-#: The version of the document that this code writes, and the newest it reads.
-SCHEMA = 1
+#: The version of the document that this code writes, and the newest it reads. Lower ones are locks
+#: of the tool that cvs replaces, which lie in the same place and pin too little to be used.
+SCHEMA = 3
+
+#: What such a lock is renamed to when a new one takes its place.
+BEFORE = ".before-cvs"
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -146,7 +150,7 @@ def decode(data: bytes, where: str) -> Lock:
     """
     parsed = document.load_json(data, where)
     version = parsed.get("schema_version") if isinstance(parsed, dict) else None
-    if isinstance(version, int) and version != SCHEMA:
+    if type(version) is int and version != SCHEMA:
         raise InputError(
             f"{where}: schema_version: {version} is not known, this cvs reads {SCHEMA}",
             hint="update cvs" if version > SCHEMA else "`cvs resolve` makes the lock anew",
@@ -187,14 +191,24 @@ def _check_id(text: str, where: str) -> None:
 
 
 def read(path: str) -> Lock | None:
-    """The lock in a file; None if there is no such file.
+    """The lock in a file; None if there is no such file, or one of the tool before cvs.
 
     Raises:
         InputError: as `decode`.
     """
     if not os.path.lexists(path):
         return None
-    return decode(document.read_bytes(path), path)
+    data = document.read_bytes(path)
+    return None if _is_before(data, path) else decode(data, path)
+
+
+def _is_before(data: bytes, where: str) -> bool:
+    """Whether a file is a lock of the tool that cvs replaces."""
+    parsed = document.load_json(data, where)
+    if not isinstance(parsed, dict) or "parts" in parsed:
+        return False
+    version = parsed.get("schema_version", 0)
+    return "comfy" in parsed and type(version) is int and version < SCHEMA
 
 
 def write(path: str, lock: Lock, tmp: str) -> None:
@@ -212,6 +226,8 @@ def write(path: str, lock: Lock, tmp: str) -> None:
         staged = os.path.join(folder, f".{name}.{fs.unique()}")
     try:
         fs.write_synced(staged, encode(lock))
+        if os.path.isfile(path) and _is_before(document.read_bytes(path), path):
+            fs.rename(path, path + BEFORE)
         fs.rename(staged, path)
     finally:
         fs.remove_tree(staged)

@@ -191,7 +191,7 @@ def _fetch(store: Store, wanted: Wanted, model: Model, access: Access) -> EntryI
         if path is not None:
             local = _local_chunks(path, f"{wanted.where}.source: {path}")
             pieces = _counted(local, task, access)
-            staged = stage.file(pieces, name=model.name)
+            staged = stage.file(pieces, origin=model.name, name=model.name)
         else:
             from cvs.versions import download
 

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import importlib
+import itertools
 import json
 import os
 import signal
@@ -46,7 +47,7 @@ class Parser(argparse.ArgumentParser):
         """Adds the options that all commands have, and those of commands that fetch."""
         group = self.add_argument_group("common options")
         group.add_argument("--json", action="store_true", help="give the result as JSON")
-        group.add_argument("--quiet", "-q", action="store_true", help="say nothing but errors")
+        group.add_argument("--quiet", "-q", action="store_true", help="no progress and remarks")
         group.add_argument("--versions-dir", metavar="DIR", help="the folder of specs")
         if network:
             group.add_argument("--offline", action="store_true", help="make no connection at all")
@@ -106,7 +107,7 @@ class Session:
             import orjson
 
             sys.stdout.write(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode() + "\n")
-        elif text and not self.quiet:
+        elif text:
             print(text)
 
     def flag(self, name: str) -> bool:
@@ -120,13 +121,14 @@ class Session:
 def run_command(name: str, arguments: Sequence[str]) -> int:
     """Runs a command; every error that cvs explains becomes a sentence and an exit code."""
     signal.signal(signal.SIGTERM, _on_terminate)
+    own = list(itertools.takewhile(lambda text: text not in ("--", "--extra-args"), arguments))
     try:
         module = importlib.import_module(f"cvs.cmd_{name.replace('-', '_')}")
         code: int = module.run(list(arguments))
         sys.stdout.flush()
         return code
     except CvsError as error:
-        return _report(error, "--json" in arguments)
+        return _report(error, "--json" in own)
     except KeyboardInterrupt:
         print("interrupted: nothing is broken, run it again to go on", file=sys.stderr)
         return INTERRUPTED
@@ -137,7 +139,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     except OSError as error:
         if error.errno not in _EXPLAINED:
             raise
-        return _report(_explain(error), "--json" in arguments)
+        return _report(_explain(error), "--json" in own)
 
 
 #: What the world does to a file system that is no defect of cvs.
@@ -151,6 +153,15 @@ _EXPLAINED = {
     errno.ENOTDIR: "a part of the path is not a folder",
     errno.ENAMETOOLONG: "the path is too long",
     errno.EMFILE: "too many files are open",
+    errno.ENOENT: "a folder or file is not there",
+    errno.EEXIST: "something is in the way",
+    errno.EISDIR: "a folder is in the way",
+    errno.ELOOP: "links lead in a circle",
+    errno.EXDEV: "a folder of the volume lies on another file system",
+    errno.ENOTCONN: "the volume is not connected any more",
+    errno.ESTALE: "the volume was replaced while it was used",
+    errno.ETIMEDOUT: "the volume does not answer",
+    errno.EBUSY: "the file system is busy",
 }
 
 

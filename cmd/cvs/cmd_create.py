@@ -10,7 +10,7 @@ from cvs.cli import Parser, Session
 from cvs.store import document
 from cvs.store.errors import InputError
 from cvs.store.ingest import chunks
-from cvs.versions import resolve
+from cvs.versions import repository, resolve
 from cvs.versions import spec as specs
 
 DEFAULT_REPO = "https://github.com/comfyanonymous/ComfyUI"
@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> int:
     path = options.output or project.spec_file(session)
     if os.path.lexists(path) and not options.force:
         raise InputError(f"{path} exists already", hint="--force replaces it")
-    comfy = {"repo": options.repo}
+    comfy = {"repo": _from_here(options.repo)}
     if options.ref:
         comfy["ref"] = options.ref
     data: dict[str, Any] = {
@@ -100,8 +100,21 @@ def _nodes(given: Iterable[str]) -> list[Any]:
         if _is_document(text):
             found.extend(_lists([text], "custom_nodes"))
         else:
-            found.append({"repo": text})
+            found.append({"repo": _from_here(text)})
     return found
+
+
+def _from_here(text: str) -> str:
+    """A repository from the command line: a relative path is relative to where the user stands.
+
+    In a spec it would be relative to the spec's folder.
+    """
+    repo, ref = repository.split_ref(text)
+    if not repository.parse(repo, "the command line", allow_local=True).is_local:
+        return text
+    if not repo.startswith(("/", "~", "file:")):
+        repo = os.path.abspath(repo)
+    return repo if ref is None else f"{repo}@{ref}"
 
 
 def _is_document(text: str) -> bool:

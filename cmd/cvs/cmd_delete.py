@@ -53,7 +53,11 @@ def run(arguments: list[str]) -> int:
         going.append(kept)
     if not going:
         raise InputError(f"there is nothing of {version!r} to delete", hint="`cvs list` shows all")
-    in_use = [name for name, record, _ in leases.held(session.volume) if record.version == version]
+    in_use = [
+        name
+        for name, record, age in leases.held(session.volume)
+        if record.version == version and age < leases.LIVE
+    ]
     if in_use and not options.force:
         raise InputError(
             f"{version} is in use by {len(in_use)} running process(es)",

@@ -64,7 +64,13 @@ def run(arguments: list[str]) -> int:
     )
     done = realize.realize(session.store, spec, target, access, locked=options.locked)
     if arguments == [options.version]:
-        fresh.remember(options.version, os.environ, done.generation, done.environment)
+        fresh.remember(
+            options.version,
+            os.environ,
+            number=done.generation,
+            made=done.environment,
+            entries=done.entries,
+        )
     if done.moved_home:
         session.say(
             f"the folder that was at {done.home} is now {done.moved_home}, "

@@ -103,7 +103,7 @@ def run(arguments: list[str]) -> int:
     session.say(f"{first.filename}: {size(len(content))}" + (f" → {where}" if where else ""))
     if len(outputs) > 1 and not files:
         session.say(f"{len(outputs) - 1} more outputs are in state/: --out-dir copies them")
-    session.result(answer, "" if where else encoded, report=True)
+    session.result(answer, "" if where else encoded)
     return 0
 
 

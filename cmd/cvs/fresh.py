@@ -1,14 +1,15 @@
 """The quick way out of a realize that has nothing to do.
 
-A realize that succeeded leaves a note on this host's own disk: a digest over all that it read
-and the links that it left. While those are as they were there is nothing to do. The note is
+A realize that succeeded leaves a note on this host's own disk: a digest over all that it read,
+the links that it left and the entries that it needs. While the digest and the links are as they
+were and the entries are there, unread, there is nothing to do. The note is
 advice; without it, or with any option, the whole way is gone and finds the same.
 
 Imports nothing but `os`, the settings and blake3: this is the most frequent of all runs.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from blake3 import blake3
 
@@ -23,7 +24,7 @@ def nothing_to_do(arguments: list[str], environment: Mapping[str, str]) -> str |
     try:
         with open(_note(settings, arguments[0]), encoding="utf-8") as file:
             lines = file.read().split("\n")
-        version, number, made, *links = lines
+        version, number, made, entries, *links = lines
         if version != _fingerprint(settings, arguments[0]) or not os.path.isdir(made):
             return None
         for link in links:
@@ -32,6 +33,9 @@ def nothing_to_do(arguments: list[str], environment: Mapping[str, str]) -> str |
                 return None
         if not os.path.exists(f"{os.path.dirname(links[0].partition('	')[0])}/{number}/main.py"):
             return None
+        store = f"{settings.cache_root}/store"
+        for entry in entries.split(" "):
+            os.stat(f"{store}/{entry}/manifest.json")
     except (OSError, ValueError, IndexError):
         return None
     return message(os.path.basename(arguments[0]).removesuffix(".json"), int(number))
@@ -42,12 +46,20 @@ def message(version: str, number: int) -> str:
     return f"{version}: generation {number} is current, nothing to do"
 
 
-def remember(version: str, environment: Mapping[str, str], number: int, made: str) -> None:
+def remember(
+    version: str,
+    environment: Mapping[str, str],
+    *,
+    number: int,
+    made: str,
+    entries: Iterable[str],
+) -> None:
     """Leaves the note after a realize of `version` without options.
 
     Args:
         number: the generation that is current now.
         made: the folder of its environment.
+        entries: its closure.
     """
     from cvs.store import fs
 
@@ -63,9 +75,9 @@ def remember(version: str, environment: Mapping[str, str], number: int, made: st
     staged = f"{note}.{fs.unique()}"
     try:
         links = [f"{path}\t{os.readlink(path)}" for path in paths]
-        text = "\n".join([_fingerprint(settings, version), str(number), made, *links])
+        lines = [_fingerprint(settings, version), str(number), made, " ".join(entries), *links]
         fs.makedirs(os.path.dirname(note))
-        fs.write_file(staged, text.encode())
+        fs.write_file(staged, "\n".join(lines).encode())
         fs.rename(staged, note)
     except OSError:
         # Another realize is under way, or the disk is full: the next one takes the whole way.

@@ -39,7 +39,7 @@ examples:
 `cvs COMMAND --help` has the options and examples of a command.
 
 exit status: 0 well, 1 ComfyUI or a check failed, 2 bad input or something missing,
-130 interrupted
+130 interrupted, 143 terminated; `cvs exec` has that of what it ran
 """
 
 

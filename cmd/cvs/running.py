@@ -15,7 +15,7 @@ READY_TIMEOUT = 600.0
 
 def options(parser: Parser) -> None:
     """Adds the options of everything that starts ComfyUI."""
-    parser.add_argument("--target", metavar="DIR", help="in place of COMFY_HOME")
+    parser.add_argument("--target", metavar="DIR", help="accepted for old scripts, not needed")
     parser.add_argument("--models-dir", metavar="DIR", help="in place of MODELS_DIR")
     parser.add_argument("--wheels-dir", metavar="DIR", help="accepted for old scripts, not needed")
     parser.add_argument("--offline", action="store_true", help="set COMFY_OFFLINE for the run")
@@ -67,4 +67,6 @@ def open_session(session: Session) -> Iterator[sessions.Session]:
         comfy_python=session.settings.get("COMFY_PYTHON"),
         progress=session.progress,
     ) as opened:
+        if opened.seal.state != "full":
+            session.progress.warn(f"what runs is not sealed off the store: {opened.seal.state}")
         yield opened

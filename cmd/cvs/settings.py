@@ -90,8 +90,13 @@ class Settings:
         """Disposable files on this host's own disk."""
         if given := self.get("CVS_LOCAL_ROOT"):
             return self._absolute(given)
-        base = self.get("XDG_CACHE_HOME") or f"{self.user_home}/.cache"
-        return f"{base}/cvs"
+        if base := self.get("XDG_CACHE_HOME"):
+            return f"{base}/cvs"
+        if self.runpod_volume:
+            # The container's own disk, outside of HOME: the seal lies around the environments,
+            # and nothing new could be made right beside a folder on the way to them.
+            return "/var/cache/cvs"
+        return f"{self.user_home}/.cache/cvs"
 
     def versions_dir(self, given: str | None = None) -> str:
         """The folder of specs: given, CVS_VERSIONS_DIR, `versions/` here or in a parent, else
