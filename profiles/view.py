@@ -191,7 +191,7 @@ def extra_paths(version: str, folders: dict[str, list[str]], knows_is_default: b
 def _scalar(text: str) -> str:
     """A text as YAML takes it for one: `yes`, `2024` and `a: b` need quotes."""
     plain = _PLAIN.fullmatch(text) and text.lower() not in _WORDS
-    return text if plain else json.dumps(text)
+    return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _folders_of_core(base: str) -> dict[str, list[str]]:
