@@ -134,11 +134,15 @@ class TreeWriter:
     ) -> None:
         """Adds a file from a stream."""
         descriptor = self._open(path, executable)
+        hasher, size = blake3(), 0
         try:
-            digest, _, size = copy_hashed(chunks, lambda data: fs.write(descriptor, data))
+            for chunk in chunks:
+                fs.write(descriptor, chunk)
+                hasher.update(chunk)
+                size += len(chunk)
         finally:
             fs.close(descriptor)
-        self._add(tree.File(tree.quote(path), size, digest, executable))
+        self._add(tree.File(tree.quote(path), size, hasher.hexdigest(), executable))
 
     def link(self, path: bytes, target: bytes) -> None:
         """Adds a symbolic link, which must stay inside the tree."""
