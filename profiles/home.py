@@ -7,6 +7,7 @@ from cvs.profiles import state
 from cvs.profiles.generations import Profile
 from cvs.store import fs
 from cvs.store.errors import InputError
+from cvs.store.volume import FOLDERS, Volume
 
 _ELSEWHERE = "--target DIR names another place"
 
@@ -19,12 +20,20 @@ def target(home: str, profile: Profile) -> str:
     return state.link_target(profile.current_link, os.path.dirname(home), profile.volume)
 
 
-def check(home: str, *, replace: bool) -> None:
+def check(home: str, volume: Volume, *, replace: bool) -> None:
     """Refuses a COMFY_HOME that the link may not take the place of.
 
     Raises:
-        InputError: a real folder or file is there and `replace` is not given.
+        InputError: a real folder or file is there and `replace` is not given; or the volume itself
+            is there, or the place is one of its own.
     """
+    root, place = os.path.realpath(volume.root), _real_place(home)
+    if place == root or root.startswith(place + "/"):
+        raise InputError(
+            f"COMFY_HOME {home} is where the volume {volume.root} lies", hint=_ELSEWHERE
+        )
+    if any(place == own or place.startswith(own + "/") for own in _own_folders(root)):
+        raise InputError(f"COMFY_HOME {home} is a place of the volume's own", hint=_ELSEWHERE)
     parent = os.path.dirname(home)
     while not os.path.lexists(parent):
         parent = os.path.dirname(parent)
@@ -54,14 +63,14 @@ def point(home: str, profile: Profile, *, replace: bool) -> str | None:
     Raises:
         InputError: as `check`.
     """
-    check(home, replace=replace)
+    check(home, profile.volume, replace=replace)
     wanted = target(home, profile)
     fs.makedirs(os.path.dirname(home))
     moved = None
     if _is_ours(home):
         if os.readlink(home) == wanted:
             return None
-    elif os.path.isdir(home) and not os.listdir(home):
+    elif os.path.isdir(home) and not os.path.islink(home) and not os.listdir(home):
         fs.rmdir(home)
     elif os.path.lexists(home):
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -69,6 +78,18 @@ def point(home: str, profile: Profile, *, replace: bool) -> str | None:
         fs.rename(home, moved)
     fs.replace_symlink(wanted, home)
     return moved
+
+
+def _real_place(home: str) -> str:
+    """Where a link at `home` really lies: the folders above it may be links themselves."""
+    parent, name = os.path.split(os.path.abspath(home))
+    return os.path.join(os.path.realpath(parent), name)
+
+
+def _own_folders(root: str) -> list[str]:
+    """The folders of a volume that nothing else has a place in."""
+    shared = ("models", "state")
+    return [os.path.join(root, name) for name in FOLDERS if name not in shared]
 
 
 def _is_ours(home: str) -> bool:
@@ -83,7 +104,7 @@ def version_at(home: str, profiles: str) -> str | None:
     """The version that a link at `home` leads to, if it leads into profiles/."""
     if not os.path.islink(home):
         return None
-    path = os.path.join(os.path.dirname(os.path.abspath(home)), os.readlink(home))
+    path = os.path.join(os.path.dirname(_real_place(home)), os.readlink(home))
     parent, name = os.path.split(os.path.normpath(path))
     folder, version = os.path.split(parent)
     if name == "current" and os.path.realpath(folder) == os.path.realpath(profiles):

@@ -173,7 +173,7 @@ def _publish(
 
 
 def _check_home(target: Target, profile: Profile) -> None:
-    home.check(target.home, replace=target.replace)
+    home.check(target.home, profile.volume, replace=target.replace)
     other = home.version_at(target.home, profile.volume.profiles)
     if other in (None, profile.version) or target.force:
         return

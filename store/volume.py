@@ -26,7 +26,7 @@ from cvs.store.errors import StoreError
 #: The layout that this code writes; a volume with a newer one is left alone.
 LAYOUT = 1
 
-_FOLDERS = ("store", "tmp", "leases", "profiles", "state", "models", "pins", "refs", "resolved")
+FOLDERS = ("store", "tmp", "leases", "profiles", "state", "models", "pins", "refs", "resolved")
 
 #: How long a read may be stale, in seconds: none on a disk of this host, the caches of a network
 #: file system's clients elsewhere.
@@ -101,7 +101,7 @@ class Volume:
             StoreError: as `check`.
         """
         self.check()
-        for name in _FOLDERS:
+        for name in FOLDERS:
             fs.makedirs(os.path.join(self.root, name))
         if self.exists():
             return
