@@ -77,9 +77,8 @@ def _items(
             yield Item("wheel", wheel.name, wheel.version, wheel.size, stored)
     if spec.skip_models:
         return
-    known = {} if lock is None else {(model.path, model.request): model for model in lock.models}
     for wanted in spec.models:
-        locked = known.get((wanted.path, wanted.request))
+        locked = None if lock is None else resolve.locked_model(wanted, lock.models)
         model = locked or models.describe(wanted, access)
         entry = models.stored(store, model)
         pin = entry or model.entry or model.sha256 or ""

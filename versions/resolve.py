@@ -252,18 +252,17 @@ def _models(spec: Spec, old: Iterable[Model], access: Access) -> tuple[Model, ..
     from cvs.versions import models
 
     describe = _unseen if spec.skip_models else models.describe
-    known = {model.request: model for model in old}
-    known_here = {(model.path, model.request): model for model in old}
-    found = []
-    for wanted in spec.models:
-        # A model that only moved keeps what is known of it.
-        model = known_here.get((wanted.path, wanted.request)) or known.get(wanted.request)
-        found.append(
-            describe(wanted, access)
-            if model is None
-            else msgspec.structs.replace(model, name=wanted.name, path=wanted.path)
-        )
-    return tuple(found)
+    known = tuple(old)
+    return tuple(locked_model(wanted, known) or describe(wanted, access) for wanted in spec.models)
+
+
+def locked_model(wanted: WantedModel, old: Sequence[Model]) -> Model | None:
+    """What is locked of a model. One that only moved or is called otherwise keeps it."""
+    same = [model for model in old if model.request == wanted.request]
+    if not same:
+        return None
+    found = next((model for model in same if model.path == wanted.path), same[0])
+    return msgspec.structs.replace(found, name=wanted.name, path=wanted.path)
 
 
 def _unseen(wanted: WantedModel, _access: Access) -> Model:
