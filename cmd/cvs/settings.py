@@ -80,9 +80,9 @@ class Settings:
             return self._absolute(given)
         if self.get("COMFY_VERSION_NAME") == version:
             return "/runpod-volume/ComfyUI"
-        if self.runpod_volume:
-            builds = self.get("COMFY_BUILDS_ROOT") or f"{self.runpod_volume}/builds"
-            return f"{self._absolute(builds)}/comfy-{version}"
+        builds = self.get("COMFY_BUILDS_ROOT")
+        if builds or self.runpod_volume:
+            return f"{self._absolute(builds or f'{self.runpod_volume}/builds')}/comfy-{version}"
         return f"{self.user_home}/comfy-{version}"
 
     @property
@@ -91,7 +91,7 @@ class Settings:
         if given := self.get("CVS_LOCAL_ROOT"):
             return self._absolute(given)
         if base := self.get("XDG_CACHE_HOME"):
-            return f"{base}/cvs"
+            return f"{self._absolute(base)}/cvs"
         if self.runpod_volume:
             # The container's own disk, outside of HOME: the seal lies around the environments,
             # and nothing new could be made right beside a folder on the way to them.
