@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeGuard
 
+from cvs.profiles import pip_shim
 from cvs.store import fs, manifest, refs, tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, content_path
@@ -28,7 +29,7 @@ from cvs.versions.interpreter import Probe
 from cvs.versions.lock import Interpreter
 
 #: The version of the layout above.
-LAYOUT = 1
+LAYOUT = 2
 
 #: The file that is written last: an environment with it is whole. Says what it was made from.
 MARKER = ".cvs"
@@ -268,7 +269,22 @@ def _build(root: str, files: Mapping[str, _Origin], probe: Probe, wheel_set: Ent
         fs.symlink("python", os.path.join(root, "bin", name))
     for path, target in wanted.items():
         fs.symlink(target, f"{root}/{path}")
+    if not os.path.lexists(f"{root}/lib/python{minor}/site-packages/pip"):
+        _add_pip(root, minor)
     fs.write_file(os.path.join(root, MARKER), f"{wheel_set}\n".encode())
+
+
+def _add_pip(root: str, minor: str) -> None:
+    """Gives the environment a pip that answers and changes nothing (`pip_shim`)."""
+    package = f"{root}/lib/python{minor}/site-packages/pip"
+    fs.mkdir(package)
+    fs.write_file(f"{package}/__init__.py", b"")
+    with open(pip_shim.__file__, "rb") as file:
+        fs.write_file(f"{package}/__main__.py", file.read())
+    script = b'#!/bin/sh\nexec "$(dirname -- "$0")/python" -m pip "$@"\n'
+    for name in ("pip", "pip3"):
+        with contextlib.suppress(FileExistsError):
+            fs.write_file(f"{root}/bin/{name}", script, 0o755)
 
 
 def _make_folders(root: str, folders: Iterable[str]) -> None:

@@ -1,5 +1,6 @@
 """Environments: what they consist of, that Python runs in them, that they come again."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -347,3 +348,29 @@ def test_pip_removes_nothing_from_the_store(store: Store, made: Made, tmp_path: 
 
     assert "Uninstalling a-1" in done.stdout
     assert sorted(map(str, Path(store.path(member)).rglob("*"))) == before
+
+
+def test_pip_answers_and_installs_nothing(store: Store, made: Made, tmp_path: Path) -> None:
+    """`pip freeze` and `list` say what is there; an install is refused with one sentence."""
+    env = _ensure(store, made(a={"a.py": ""}, b={"b.py": ""}), tmp_path / "local")
+
+    assert _run(env, "-m", "pip", "freeze") == "a==1\nb==1"
+    assert json.loads(_run(env, "-m", "pip", "list", "--format=json")) == [
+        {"name": "a", "version": "1"},
+        {"name": "b", "version": "1"},
+    ]
+    assert _run(env, "-m", "pip", "show", "a") == "Name: a\nVersion: 1"
+    for command in (
+        [f"{env.path}/bin/pip", "install", "x"],
+        [env.python, "-m", "pip", "uninstall"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("cvs: this environment is locked and shared")
+
+
+def test_a_pip_of_the_wheels_stays(store: Store, made: Made, tmp_path: Path) -> None:
+    """Where a wheel brings pip along, that is what runs."""
+    env = _ensure(store, made(pip={"pip/__main__.py": "print('its own')\n"}), tmp_path / "local")
+
+    assert _run(env, "-m", "pip") == "its own"
