@@ -11,7 +11,8 @@ cvs, so that cvs itself is tested on ordinary repositories and ordinary wheels:
   torch; the rig makes wheels of them under a version of their own;
 - requirements that no longer name all they need (`requests`) go into the spec.
 
-WORK/real.json is the spec; everything it names lies in WORK.
+WORK/real.json is the spec; everything it names lies in WORK. A node that writes into its own folder
+has to be `writable` there: CVS_REAL_WRITABLE names those nodes, in place of `WRITABLE`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ TORCHVISION = "0.28.0"
 TORCHAUDIO = "2.11.0"
 LOCAL = "cvs.cpu"
 """The local version of the patched wheels: nothing on an index can be taken for them."""
+DAY = "2026-11-23"
+"""The last day of which packages count: what is known to go with that torch, every day the same."""
+WRITABLE = ("ComfyUI-Custom-Scripts", "ComfyUI-Manager")
+"""Nodes that are known to write into their own folder."""
 
 Wheel = dict[str, tuple[bytes, int]]
 """A wheel in memory: path within it → content and Unix mode."""
@@ -344,20 +349,31 @@ def record(wheel: Wheel, path: str) -> bytes:
 
 
 def spec_document(
-    comfy: Source, nodes: Sequence[Source], wheels: Path, exclude_newer: str | None = "none"
+    comfy: Source,
+    nodes: Sequence[Source],
+    wheels: Path,
+    exclude_newer: str | None = DAY,
+    writable: Sequence[str] = WRITABLE,
 ) -> dict[str, Any]:
     """The spec of a version `real`.
 
-    `exclude_newer` is the last day of which packages count: "none" takes today's, a date or, left
-    to cvs by None, the day of the newest commit makes the same environment every day. The rig's
-    own wheels are found in either case: what lies in a folder has no date.
+    `exclude_newer` is the last day of which packages count: "none" takes today's, None leaves it to
+    cvs, which takes the day of the newest commit. The rig's own wheels are found in either case:
+    what lies in a folder has no date. Not every package has had a wheel from its beginning
+    (pixeloe), so an early day may find none.
     """
     return {
         "schema_version": 2,
         "version_id": "real",
         "comfy": {"repo": comfy.url, "commit": comfy.commit},
         "custom_nodes": [
-            {"name": node.repo.stem, "repo": node.url, "commit": node.commit} for node in nodes
+            {
+                "name": node.repo.stem,
+                "repo": node.url,
+                "commit": node.commit,
+                **({"writable": True} if node.repo.stem in writable else {}),
+            }
+            for node in nodes
         ],
         "models": [],
         "python_packages": ["requests"],
@@ -379,7 +395,8 @@ def prepare(
     comfyui: str,
     nodes: Sequence[str] = (),
     revision: str = "HEAD",
-    exclude_newer: str | None = "none",
+    exclude_newer: str | None = DAY,
+    writable: Sequence[str] = WRITABLE,
 ) -> Rig:
     """Prepare the whole rig in `work`; a second call there downloads nothing again."""
     work = work.resolve()
@@ -390,7 +407,7 @@ def prepare(
     )
     wheels = prepare_wheels(work / "wheels")
     spec = work / "real.json"
-    document = spec_document(comfy, prepared, wheels, exclude_newer)
+    document = spec_document(comfy, prepared, wheels, exclude_newer, writable)
     spec.write_text(json.dumps(document, indent=2) + "\n")
     return Rig(comfy, prepared, wheels, spec)
 
@@ -411,6 +428,14 @@ def nodes_from_environment() -> tuple[str, ...]:
     return tuple(_nodes(value))
 
 
+def writable_from_environment() -> tuple[str, ...]:
+    """The names of CVS_REAL_WRITABLE, separated by commas; where it is unset, `WRITABLE`."""
+    value = os.environ.get("CVS_REAL_WRITABLE")
+    if value is None:
+        return WRITABLE
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
 def _nodes(value: str) -> Iterator[str]:
     for line in value.splitlines():
         yield from [line] if "://" in line else filter(None, line.split(os.pathsep))
@@ -422,7 +447,7 @@ def main() -> int:
     parser.add_argument("work", type=Path)
     parser.add_argument("--revision", default="HEAD", help="of ComfyUI; a full id or a ref")
     parser.add_argument(
-        "--dated", action="store_true", help="resolve as of the newest commit rather than today"
+        "--dated", action="store_true", help=f"resolve as of the newest commit, not of {DAY}"
     )
     arguments = parser.parse_args()
     comfyui = os.environ.get("CVS_REAL_COMFYUI")
@@ -434,7 +459,8 @@ def main() -> int:
             comfyui,
             nodes_from_environment(),
             arguments.revision,
-            None if arguments.dated else "none",
+            None if arguments.dated else DAY,
+            writable_from_environment(),
         )
     except RigError as error:
         print(f"rig: {error}", file=sys.stderr)

@@ -162,3 +162,21 @@ def test_nodes_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rig.nodes_from_environment() == ()
     monkeypatch.setenv("CVS_REAL_NODES", f"a{os.pathsep}b\nhttps://host/c")
     assert rig.nodes_from_environment() == ("a", "b", "https://host/c")
+
+
+def test_writable_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names separated by commas; unset means the known ones, empty means none."""
+    assert rig.writable_from_environment() == rig.WRITABLE
+    monkeypatch.setenv("CVS_REAL_WRITABLE", "a, b,")
+    assert rig.writable_from_environment() == ("a", "b")
+    monkeypatch.setenv("CVS_REAL_WRITABLE", "")
+    assert rig.writable_from_environment() == ()
+
+
+def test_spec_of_a_writable_node(tmp_path: Path) -> None:
+    """Only the node that is named is writable."""
+    made = [rig.Source(tmp_path / f"{name}.git", "0" * 40, "0" * 40, ()) for name in ("a", "b")]
+
+    nodes = rig.spec_document(made[0], made, tmp_path, writable=["b"])["custom_nodes"]
+
+    assert [node.get("writable") for node in nodes] == [None, True]
