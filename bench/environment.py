@@ -1,0 +1,141 @@
+"""How long an environment takes to appear, next to uv's warm cache, and its first start.
+
+    python bench/environment.py [--rounds N] [--dir FOLDER]
+
+Twenty packages with what they need are resolved and fetched once, from the package index. Then
+the ways run interleaved; medians are printed. uv installs by hard links from its cache without a
+network, with and without compiling; the first start imports ten of the packages, and compiles
+them where nobody did. `linked one by one` is cvs without links to whole folders.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from unittest import mock
+
+import uv
+
+from cvs.profiles import environment
+from cvs.store import fs
+from cvs.store.digest import EntryId
+from cvs.store.entries import Store
+from cvs.store.volume import Volume
+from cvs.versions import interpreter, python, requirements, wheels
+from cvs.versions.lock import Python
+from cvs.versions.spec import PythonSettings
+
+PACKAGES = [
+    *("aiohttp", "alembic", "attrs", "einops", "huggingface-hub", "jinja2", "networkx", "numpy"),
+    *("pillow", "psutil", "pydantic", "pyyaml", "requests", "rich", "safetensors", "scipy"),
+    *("setuptools", "sqlalchemy", "sympy", "tqdm"),
+]
+IMPORTS = (
+    "aiohttp, alembic, jinja2, networkx, numpy, PIL.Image, pydantic, requests, sqlalchemy, yaml"
+)
+
+CVS, LINKED, THERE = "cvs: environment", "cvs: linked one by one", "cvs: it is there already"
+UV, UV_COMPILED = "uv: hard links", "uv: hard links, compiled"
+
+
+class Case:
+    """A wheel set in a store, and the same wheels in uv's cache."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.python = interpreter.find(None)
+        volume = Volume(os.path.join(folder, "cache"))
+        volume.prepare()
+        self.store = Store(volume)
+        self.locked: Python = python.resolve(
+            requirements.packages(PACKAGES).wanted,
+            settings=PythonSettings(),
+            probe=interpreter.probe(self.python),
+            exclude_newer=None,
+        )
+        started = time.perf_counter()
+        self.set: EntryId = wheels.fetch(self.store, self.locked, settings=PythonSettings())
+        print(
+            f"{len(self.locked.wheels)} wheels fetched, unpacked, compiled and synced in "
+            f"{time.perf_counter() - started:.1f} s; "
+            f"{len(environment.plan(self.store, self.set, self.minor))} files, "
+            f"{fs.filesystem_of(folder)}"
+        )
+        self.pins = os.path.join(folder, "pins.txt")
+        with open(self.pins, "w", encoding="utf-8") as file:
+            file.writelines(f"{one.name}=={one.version}\n" for one in self.locked.wheels)
+        self.uv(os.path.join(folder, "warm"), offline=False)
+
+    @property
+    def minor(self) -> str:
+        """`3.11`"""
+        return ".".join(self.locked.interpreter.version.split(".")[:2])
+
+    def cvs(self, place: str) -> str:
+        """Makes an environment below `place`; returns its interpreter."""
+        made = environment.ensure(self.store, self.set, self.locked.interpreter, self.python, place)
+        return made.python
+
+    def cvs_linked(self, place: str) -> str:
+        """The same with a link for every file."""
+        with mock.patch.object(environment, "_is_harmless", lambda path: False):
+            return self.cvs(place)
+
+    def uv(self, place: str, *options: str, offline: bool = True) -> str:
+        """What uv does with a warm cache on the same file system."""
+        environ = {**os.environ, "UV_CACHE_DIR": os.path.join(self.folder, "uv")}
+        run = [uv.find_uv_bin(), "--quiet", "--no-config", *(["--offline"] if offline else [])]
+        subprocess.run([*run, "venv", "--python", self.python, place], env=environ, check=True)
+        install = ["pip", "install", "--python", place, "--link-mode", "hardlink", "--no-deps"]
+        subprocess.run([*run, *install, "-r", self.pins, *options], env=environ, check=True)
+        return os.path.join(place, "bin", "python")
+
+
+def main() -> None:
+    """Measures and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dir", default=None, help="where to write; decides the file system")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="cvs-bench-", dir=options.dir) as folder:
+        case = Case(folder)
+        ways: dict[str, Callable[[str], str]] = {
+            CVS: case.cvs,
+            LINKED: case.cvs_linked,
+            UV: case.uv,
+            UV_COMPILED: lambda place: case.uv(place, "--compile-bytecode"),
+        }
+        made: dict[str, list[float]] = {name: [] for name in [*ways, THERE]}
+        start: dict[str, list[float]] = {name: [] for name in [*ways, THERE]}
+        for turn in range(options.rounds + 1):
+            for name, way in ways.items():
+                place = os.path.join(folder, "place")
+                begun = time.perf_counter()
+                runs = way(place)
+                ready = time.perf_counter()
+                subprocess.run([runs, "-c", f"import {IMPORTS}"], env={}, check=True)
+                if turn:
+                    made[name].append(ready - begun)
+                    start[name].append(time.perf_counter() - ready)
+                if name == CVS and turn:
+                    begun = time.perf_counter()
+                    way(place)
+                    ready = time.perf_counter()
+                    subprocess.run([runs, "-c", f"import {IMPORTS}"], env={}, check=True)
+                    made[THERE].append(ready - begun)
+                    start[THERE].append(time.perf_counter() - ready)
+                shutil.rmtree(place)
+    print(f"{'':28} {'made':>10} {'min':>10} {'first start':>12}")
+    for name, found in sorted(made.items(), key=lambda item: statistics.median(item[1])):
+        print(
+            f"{name:28} {statistics.median(found) * 1000:8.1f}ms {min(found) * 1000:8.1f}ms "
+            f"{statistics.median(start[name]) * 1000:10.1f}ms"
+        )
+
+
+if __name__ == "__main__":
+    main()
