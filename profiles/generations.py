@@ -20,6 +20,7 @@ from cvs.store.record import read as read_record
 from cvs.store.volume import Volume
 
 _RECORD = re.compile(r"([1-9][0-9]*)\.json")
+_TRACE = re.compile(r"([1-9][0-9]*)(?:\.json|\.link)?")
 
 #: How often a reader looks again for `current` while another host flips it.
 _TRIES = 20
@@ -90,7 +91,8 @@ class Profile:
             try:
                 if read_record(self.record_path(number)).same_content(wanted):
                     return number
-            except FileNotFoundError:
+            except (FileNotFoundError, StoreError):
+                # Removed meanwhile; or damaged, or of a newer cvs, which is no reason to fail.
                 continue
         return None
 
@@ -112,8 +114,9 @@ class Profile:
             LeaseLost: the lease was expired; nothing was published.
         """
         fs.makedirs(self.folder)
-        numbers = self.numbers()
-        number = lease.publish(self.folder, numbers[-1] + 1 if numbers else 1)
+        # A number is not given again while a view or link of it is left: it would pass for ours.
+        used = [int(m[1]) for m in map(_TRACE.fullmatch, os.listdir(self.folder)) if m]
+        number = lease.publish(self.folder, max(used, default=0) + 1)
         fs.sync_folder(self.folder)
         return number
 

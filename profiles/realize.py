@@ -20,7 +20,7 @@ from cvs.profiles.generations import Profile
 from cvs.store import fs, leases
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, content_path
-from cvs.store.errors import EntryMissing, InputError, StoreError
+from cvs.store.errors import CvsError, EntryMissing, InputError, StoreError
 from cvs.store.record import Place, Record
 from cvs.store.stage import now
 from cvs.versions import interpreter, models, parallel, resolve, wheels
@@ -124,8 +124,12 @@ def realize(
 
 def _is_whole(store: Store, profile: Profile) -> bool:
     """Whether a generation is current and every entry of it is there."""
-    number = profile.current()
-    return number is not None and all(map(store.has, profile.record(number).entries))
+    try:
+        number = profile.current()
+        return number is not None and all(map(store.has, profile.record(number).entries))
+    except CvsError:
+        # Its record is gone or damaged: this realize makes another one.
+        return False
 
 
 def _publish(

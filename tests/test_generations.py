@@ -68,7 +68,7 @@ def test_numbers_count_up(profile: Profile) -> None:
     assert [publish(profile, created=str(number)) for number in range(3)] == [1, 2, 3]
     os.unlink(profile.record_path(2))
     assert publish(profile) == 4
-    for name in ("05.json", "0.json", "x.json", "6.json.new", "9", "8.link"):
+    for name in ("05.json", "0.json", "x.json", "6.json.new", "7x", "current.1"):
         Path(profile.folder, name).touch()
 
     assert profile.numbers() == [1, 3, 4]
@@ -78,6 +78,33 @@ def test_numbers_count_up(profile: Profile) -> None:
     with pytest.raises(InputError) as caught:
         profile.record(2)
     assert caught.value.hint == "there are: 1, 3, 4, 5"
+
+
+@pytest.mark.parametrize("name", ["3", "3.link"])
+def test_a_number_of_which_something_is_left(profile: Profile, name: str) -> None:
+    """A view or link of a removed generation is never taken for that of a new one."""
+    for _ in range(3):
+        publish(profile)
+    os.unlink(profile.record_path(3))
+    os.mkdir(os.path.join(profile.folder, name))
+
+    assert publish(profile) == 4
+
+
+def test_records_that_cannot_be_read(
+    store: Store, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged record, or one of a newer cvs, keeps nobody from finding another."""
+    for _ in range(3):
+        publish(profile)
+    os.unlink(profile.record_path(3))
+    Path(profile.record_path(3)).write_text("{")
+    profile.flip(3)
+
+    assert profile.find(locks.record()) == 2
+    assert realize._is_whole(store, profile) is False
+    with pytest.raises(StoreError, match="is not a record"):
+        profile.record(3)
 
 
 def test_publishing_is_not_flipping(profile: Profile) -> None:
