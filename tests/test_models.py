@@ -310,7 +310,8 @@ def test_a_known_entry_is_not_fetched(store: Store, server: Server) -> None:
 def test_a_lost_entry_is_fetched_again(store: Store, server: Server) -> None:
     """A ref or a lock may name an entry that is gone; the same bytes come back."""
     first = ensure(store, wanted(server.url()))
-    os.rename(store.path(first.entry or first.path), os.path.join(store.volume.root, "gone"))  # type: ignore[arg-type]
+    assert first.entry is not None
+    os.rename(store.path(first.entry), os.path.join(store.volume.root, "gone"))
 
     assert models.stored(store, first) is None
     assert models.ensure(store, wanted(server.url()), first, ONLINE) == first

@@ -12,6 +12,7 @@ import yaml
 from faults import fail_at, leftovers
 from hypothesis import given
 from hypothesis import strategies as st
+from world import DEMO, OLD, files_of
 
 from cvs.profiles import state, view
 from cvs.profiles.generations import Profile
@@ -308,6 +309,16 @@ def test_cores_that_know_is_default(store: Store, file: str) -> None:
 
     assert "is_default" not in extra(store, old)["cvs_state"]
     assert extra(store, {**old, file: b'x.pop("is_default")'})["cvs_state"]["is_default"] is True
+
+
+@pytest.mark.parametrize("over", [None, OLD])
+def test_the_shipped_cores(store: Store, over: Path | None) -> None:
+    """The small core knows the key, the one of 2024 does not; both have their folders told."""
+    files = {os.fsdecode(path): data for path, data in files_of(DEMO / "core", over).items()}
+    found = extra(store, {path: data for path, data in files.items() if isinstance(data, bytes)})
+
+    assert ("is_default" in found["cvs_state"]) is (over is None)
+    assert found["cvs_models"]["checkpoints"] == "checkpoints"
 
 
 @pytest.mark.parametrize("text", [b"def (", b"\0", b"\xff\xfe", None])
