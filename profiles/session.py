@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from cvs.profiles import environment, process, realize, seal, state, view
+from cvs.profiles import environment, process, realize, scratch, seal, state, view
 from cvs.profiles.generations import Profile
 from cvs.store import fs
 from cvs.store.entries import Store
@@ -70,7 +70,10 @@ def open_session(
             f"{profile.version} is not realized here", hint=f"cvs realize {profile.version}"
         )
     record = profile.record(number)
-    with profile.lease(number) as lease:
+    with (
+        profile.lease(number) as lease,
+        scratch.hold(os.path.join(local_root, "run")) as own_scratch,
+    ):
         lease.keep_alive()
         realize.check_entries(store, record)
         folder = view.ensure(store, profile, number)
@@ -83,14 +86,14 @@ def open_session(
             progress.warn(warning)
         made = environment.ensure(store, record.wheel_set, locked, found, local_root)
         core = next(place.target for place in record.links if not place.path)
-        scratch = os.path.join(local_root, "run", fs.unique())
         databases = os.path.join(local_root, "databases")
-        for path in (os.path.join(scratch, "tmp"), databases):
+        temporary = os.path.join(own_scratch, "tmp")
+        for path in (temporary, databases):
             fs.makedirs(path)
         variables = process.environment(
             base, python=made.python, home=folder, models_dir=models_dir, extra=extra
         )
-        variables.setdefault("TMPDIR", os.path.join(scratch, "tmp"))
+        variables["TMPDIR"] = temporary
         for name, path in caches(variables, local_root).items():
             fs.makedirs(path)
             variables[name] = path
@@ -107,12 +110,11 @@ def open_session(
                 python=made.python,
                 variables=variables,
                 seal=sealed,
-                scratch=scratch,
+                scratch=own_scratch,
                 database=os.path.join(databases, f"{profile.version}-{core[:16]}.db"),
             )
         finally:
             sealed.close()
-            fs.remove_tree(scratch)
 
 
 #: Caches of libraries that nodes use: variable, and where it leads below HOME if it is unset.
