@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import locks
 import pytest
@@ -24,7 +23,7 @@ from cvs.store.volume import Volume
 Small = Callable[..., EntryId]
 
 #: Only a broken test waits so long.
-PATIENCE = 60
+PATIENCE = 250
 
 
 @pytest.fixture
@@ -216,36 +215,35 @@ def test_other_errors_are_told(volume: Volume, folder: str, code: int) -> None:
         assert lease.publish(folder, 1) == 1
 
 
-def _publish(
-    start: "multiprocessing.synchronize.Barrier", root: str, host: str, results: Any
-) -> None:
+def _publish(start: "multiprocessing.synchronize.Barrier", root: str, host: str) -> None:
     volume = Volume(root)
     folder = os.path.join(volume.profiles, "x")
+    numbers = []
     for _ in range(20):
         with Lease.take(volume, locks.record(host=host)) as lease:
             start.wait()
-            results.put((lease.publish(folder, 1), host))
+            numbers.append(lease.publish(folder, 1))
+    Path(root, host).write_text(json.dumps(numbers))
 
 
 def test_many_processes_publish(volume: Volume, folder: str) -> None:
     """Every publication has a number of its own and all its own record; none is left out."""
     context = multiprocessing.get_context("spawn")
-    start, results = context.Barrier(3), context.Queue()
+    start, hosts = context.Barrier(3), ("one", "two", "three")
     processes = [
-        context.Process(target=_publish, args=(start, volume.root, f"host{number}", results))
-        for number in range(3)
+        context.Process(target=_publish, args=(start, volume.root, host)) for host in hosts
     ]
     for process in processes:
         process.start()
-    published = dict(results.get(timeout=PATIENCE) for _ in range(60))
     for process in processes:
         process.join()
 
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    assert sorted(published) == [*range(1, 61)]
-    assert {
-        number: read(os.path.join(folder, f"{number}.json")).host for number in published
-    } == published
+    published = {host: json.loads(Path(volume.root, host).read_text()) for host in hosts}
+    assert sorted(n for numbers in published.values() for n in numbers) == [*range(1, 61)]
+    for host, numbers in published.items():
+        found = [read(os.path.join(folder, f"{number}.json")).host for number in numbers]
+        assert found == [host] * 20
     assert os.listdir(volume.leases) == []
 
 
@@ -335,7 +333,7 @@ def test_ages_are_those_of_the_file_system(volume: Volume, monkeypatch: pytest.M
         os.utime(ahead.heartbeat, (made + 1000, made + 1000))
         ages = {name: age for name, _, age in leases.held(volume)}
 
-        assert 1000 <= ages[old.name] < 1000 + PATIENCE
+        assert ages[old.name] >= 1000
         assert ages[ahead.name] == 0.0
     assert leftovers(volume) == []
 

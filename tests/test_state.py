@@ -120,7 +120,7 @@ def test_two_hosts_prepare_at_once(
 
     def meet(source: str, target: str) -> None:
         if target.endswith("/input"):
-            together.wait(60)
+            together.wait(250)
         rename(source, target)
 
     monkeypatch.setattr(fs, "rename", meet)

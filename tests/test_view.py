@@ -433,7 +433,7 @@ def test_two_build_it_at_once(store: Store, root: Path, monkeypatch: pytest.Monk
 
     def meet(path: str, filesystem: str) -> None:
         sync(path, filesystem)
-        together.wait(60)
+        together.wait(250)
 
     monkeypatch.setattr(fs, "sync_tree", meet)
     found: list[str] = []
