@@ -124,6 +124,8 @@ def _put(staged: str, path: str) -> None:
     except OSError:
         if os.path.exists(os.path.join(path, MARKER)):
             return
+        if not os.path.lexists(path):
+            raise
         # What lies there lost its marker: somebody began to delete it.
         fs.rename(path, f"{staged}.old")
         fs.rename(staged, path)
