@@ -115,7 +115,8 @@ def test_scripts_run_the_python_that_lies_beside_them(store: Store, tmp_path: Pa
         "a",
         "1",
         {
-            "a.py": "class C:\n    def main():\n        import sys; print(sys.argv[1:]); return 3\n",
+            "a.py": "import sys\nclass C:\n    def main():\n        print(sys.argv[1:])\n"
+            "        return 3\n",
             "a-1.data/scripts/old": "#!pythonw -O\nimport sys; print('old', sys.argv[1:])\n",
             "a-1.data/scripts/both": "#!python\nprint('the wheel has it too')\n",
         },
