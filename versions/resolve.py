@@ -4,13 +4,14 @@ What is fresh stays as it is; a changed part alone is resolved again. A pin move
 spec asks for something else; `cvs update` writes what refs say now into the spec.
 """
 
+import contextlib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from cvs.store.entries import Store
-from cvs.store.errors import InputError, IntegrityError
+from cvs.store.errors import InputError, IntegrityError, SourceError
 from cvs.versions import lock as locks
 from cvs.versions import parallel
 from cvs.versions.access import Access
@@ -120,6 +121,18 @@ def _commit(
     return fetch_commit(store, source, source.commit or pin or tip(source, access), access)
 
 
+@contextlib.contextmanager
+def _placed(source: Source) -> Iterator[None]:
+    """Puts the place in the spec before what a repository is to blame for."""
+    try:
+        yield
+    except (InputError, SourceError) as error:
+        if source.where in error.message:
+            raise
+        kind = InputError if isinstance(error, InputError) else SourceError
+        raise kind(f"{source.where}: {error.message}", hint=error.hint) from None
+
+
 def tip(source: Source, access: Access) -> str:
     """The commit that a source's ref names now; HEAD if it has none.
 
@@ -129,12 +142,13 @@ def tip(source: Source, access: Access) -> str:
     """
     from cvs.versions import git
 
-    found = git.resolve(
-        source.repository(allow_local=access.allow_local),
-        source.ref,
-        where=source.where,
-        offline=access.offline,
-    )
+    with _placed(source):
+        found = git.resolve(
+            source.repository(allow_local=access.allow_local),
+            source.ref,
+            where=source.where,
+            offline=access.offline,
+        )
     return found.commit
 
 
@@ -142,17 +156,18 @@ def fetch_commit(store: Store, source: Source, commit: str, access: Access) -> C
     """Puts the tree of a commit into the store, if it is not there, and describes it."""
     from cvs.versions import git
 
-    fetched = git.fetch_commit(
-        store,
-        source.repository(allow_local=access.allow_local),
-        commit,
-        source.name,
-        where=source.where,
-        ref=source.ref,
-        offline=access.offline,
-        allow_local=access.allow_local,
-        progress=access.progress,
-    )
+    with _placed(source):
+        fetched = git.fetch_commit(
+            store,
+            source.repository(allow_local=access.allow_local),
+            commit,
+            source.name,
+            where=source.where,
+            ref=source.ref,
+            offline=access.offline,
+            allow_local=access.allow_local,
+            progress=access.progress,
+        )
     return Commit(
         name=source.name,
         request=source.request,
