@@ -206,7 +206,7 @@ def test_any_change(data: st.DataObject) -> None:
     ("version", "message", "hint"),
     [
         (documents.SCHEMA + 1, "4 is not known, this cvs reads 3", "update cvs"),
-        (0, "0 is not known, this cvs reads 3", "`cvs resolve` makes the lock anew"),
+        (0, "0 is not known, this cvs reads 3", "remove it: `cvs resolve` makes it anew"),
         ("1", "expected a whole number, got text", None),
         (True, "expected a whole number, got true or false", None),
         (None, "expected a whole number, got null", None),

@@ -153,7 +153,7 @@ def decode(data: bytes, where: str) -> Lock:
     if type(version) is int and version != SCHEMA:
         raise InputError(
             f"{where}: schema_version: {version} is not known, this cvs reads {SCHEMA}",
-            hint="update cvs" if version > SCHEMA else "`cvs resolve` makes the lock anew",
+            hint="update cvs" if version > SCHEMA else "remove it: `cvs resolve` makes it anew",
         )
     lock = document.convert(parsed, Lock, where)
     _check_commit(lock.core, f"{where}: core")
