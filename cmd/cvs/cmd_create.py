@@ -124,7 +124,8 @@ def _is_document(text: str) -> bool:
 def _lists(given: Iterable[str], field: str) -> Iterable[Any]:
     for text in given:
         if text.lstrip().startswith(("[", "{")):
-            data, where = document.load_json(text.encode(), f"--{field}"), f"--{field}"
+            where = "--nodes" if field == "custom_nodes" else f"--{field}"
+            data = document.load_json(text.encode(), where)
         else:
             data, where = document.load(text), text
         if isinstance(data, dict) and field in data:
