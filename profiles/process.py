@@ -8,6 +8,7 @@ ignored in the parent; a node whose import fails leaves a healthy server.
 
 import ast
 import collections
+import contextlib
 import ctypes
 import functools
 import os
@@ -127,6 +128,16 @@ def arguments(
     return [*chosen, *user]
 
 
+def _last_port(user: Sequence[str], port: int) -> int:
+    """The port that ComfyUI takes: the last one that it is given."""
+    for option, value in zip(user, [*user[1:], ""], strict=False):
+        name, _, rest = option.partition("=")
+        given = rest or value
+        if name == "--port" and given.isascii() and given.isdecimal():
+            port = int(given)
+    return port
+
+
 def free_port() -> int:
     """A TCP port on loopback that nobody listens on at this moment."""
     with socket.socket() as probe:
@@ -187,7 +198,7 @@ class ComfyUI:
             seal: put on before ComfyUI's first instruction.
             log: receives every line of its log.
         """
-        self.host, self.port = host, port
+        self.host, self.port = host, _last_port(user, port)
         self.failed_imports: list[str] = []
         self.denied = False
         """Whether its log speaks of a write that was refused."""
@@ -285,6 +296,9 @@ class ComfyUI:
                 except subprocess.TimeoutExpired:
                     continue
             break
+        # What nodes started and left behind; the group is ComfyUI's own.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self._reader.join(2)
         return self.process.wait()
 
