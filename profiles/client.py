@@ -111,8 +111,9 @@ class Client:
             raise InputError(explain_refusal(text, graph)) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise NoAnswer(f"ComfyUI did not take the workflow: {error}") from None
-        problems = _problems(answer.get("node_errors"))
-        return str(answer["prompt_id"]), problems
+        if not isinstance(answer, dict) or "prompt_id" not in answer:
+            raise RunError("ComfyUI did not take the workflow: its answer has no prompt_id")
+        return str(answer["prompt_id"]), _problems(answer.get("node_errors"))
 
     def download(self, output: Output) -> Iterator[bytes]:
         """The bytes of an output, in pieces.
@@ -125,8 +126,12 @@ class Client:
         )
         try:
             with self._opener.open(f"{self.url}/view?{query}", timeout=TIMEOUT) as response:
+                left = response.length
                 while chunk := response.read(1 << 20):
+                    left = None if left is None else left - len(chunk)
                     yield chunk
+                if left:
+                    raise http.client.IncompleteRead(b"", left)
         except (OSError, http.client.HTTPException) as error:
             raise RunError(f"the output {output.filename} cannot be read: {error}") from None
 
@@ -270,18 +275,23 @@ def _handle(
             Event(
                 "progress",
                 node=str(data.get("node")),
-                value=int(data.get("value", 0)),
-                maximum=int(data.get("max", 0)),
+                value=_whole(data.get("value")),
+                maximum=_whole(data.get("max")),
             )
         )
     elif kind == "execution_cached":
-        for node in data.get("nodes", ()):
+        nodes = data.get("nodes")
+        for node in nodes if isinstance(nodes, list) else ():
             on_event(Event("cached", node=str(node)))
     elif kind == "execution_error":
         raise RunError(_failure(data, graph))
     elif kind == "execution_interrupted":
         raise RunError("the workflow was interrupted")
     return bool(kind == "execution_success")
+
+
+def _whole(value: object) -> int:
+    return int(value) if isinstance(value, int | float) and abs(value) < 1e15 else 0
 
 
 def _failure(data: dict[str, Any], graph: dict[str, Any]) -> str:
