@@ -44,7 +44,9 @@ def run(arguments: list[str]) -> int:
             )
         except FileNotFoundError:
             raise InputError(f"there is no command {command[0]!r}") from None
-        except (OSError, subprocess.SubprocessError) as error:
+        except OSError as error:
+            raise InputError(f"{command[0]} cannot be run: {error.strerror}") from None
+        except subprocess.SubprocessError as error:
             raise InputError(f"{command[0]} cannot be run: {error}") from None
         # A Ctrl-C reaches the child from the terminal; its exit code is waited for here.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
