@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from world import CAME_AND_WENT, DEMO, OLD, World, files_of
+from world import CAME_AND_WENT, DEMO, OLD, PATIENCE, World, files_of
 
 from cvs.store import leases
 
@@ -578,3 +578,16 @@ def test_old_core(world: World) -> None:
     text = (world.home / "extra_model_paths.yaml").read_text()
     assert "is_default" not in text
     assert "  clip: clip\n" in text
+
+
+def test_two_at_once(world: World) -> None:
+    """Two first realizes at once both succeed: each entry is stored once and all of it is sound."""
+    command = ["realize", "demo", *world.local]
+    with world.start(*command) as one, world.start(*command) as two:
+        ended = [process.communicate(timeout=PATIENCE) for process in (one, two)]
+
+    assert [(one.returncode, ended[0][1]), (two.returncode, ended[1][1])] == [(0, ""), (0, "")]
+    assert world.profile().current() in world.profile().numbers()
+    assert (world.home / "main.py").is_file()
+    assert len(list(world.store.ids())) == 5
+    world.assert_sound()
