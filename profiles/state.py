@@ -3,7 +3,8 @@
     state/<version>/input  output  temp  user      ComfyUI's own folders
     state/<version>/web                            scripts that nodes copy there
     state/<version>/custom_nodes                   nodes added at run time (ComfyUI-Manager)
-    state/<version>/private/<name>-<hash>          copies of nodes that write into their folder
+    state/<version>/private/<name>-<hash>          copies of nodes that write into their folder, and
+                                                   of an older core's web/, into which nodes do
     state/<version>/models → models/               the user's loose models, MODELS_DIR
 
 Nothing of it is ever part of an entry.
@@ -128,47 +129,70 @@ def private_name(place: Place) -> str:
     return f"{name}-{entry[:16]}"
 
 
+def private_web(core: Place) -> str:
+    """What the private copy of a core's web/ is called."""
+    return f"{WEB}-{core.target[:16]}"
+
+
 def ensure_private(store: Store, record: Record) -> None:
-    """Makes the private copies of a record's nodes where they are missing; keeps what is there.
+    """Makes the private copies of a record where they are missing; keeps what is there.
+
+    These are its `writable` nodes and, where the core has one, its web/: nodes of old habits put
+    their scripts in there, and cores before March 2025 serve nothing that a link leads out to.
 
     Raises:
         EntryMissing, IntegrityError: an entry is not usable.
     """
     for place in record.links:
-        if not place.private:
-            continue
-        target = os.path.join(folder(store.volume, record.version), PRIVATE, private_name(place))
-        if os.path.isdir(target):
-            continue
-        staged = os.path.join(store.volume.tmp, fs.unique())
-        try:
-            _copy_tree(store, place, staged)
-            fs.makedirs(os.path.dirname(target))
-            fs.rename(staged, target)
-        except OSError:
-            # Another host was first: its copy is as good.
-            if not os.path.isdir(target):
-                raise
-        finally:
-            fs.remove_tree(staged)
+        if place.private:
+            _ensure_copy(store, record.version, place, private_name(place))
+        elif not place.path:
+            _ensure_copy(store, record.version, place, private_web(place), WEB + "/")
 
 
-def _copy_tree(store: Store, place: Place, staged: str) -> None:
-    """Copies a tree entry as its manifest says; modes come from there, never from stat."""
+def _ensure_copy(store: Store, version: str, place: Place, name: str, below: str = "") -> None:
+    """Makes one private copy, of a tree or of what is below a folder of it, if there is any."""
+    target = os.path.join(folder(store.volume, version), PRIVATE, name)
+    if os.path.isdir(target):
+        return
     document = store.manifest(EntryId(place.target.partition("/")[0]))
-    assert isinstance(document, TreeManifest)  # Nodes are trees.
-    source = os.fsencode(os.path.join(store.volume.store, place.target))
-    root = os.fsencode(staged)
-    fs.mkdir(root)
+    assert isinstance(document, TreeManifest)  # Cores and nodes are trees.
+    prefix = os.fsencode(below)
+    if below and not any(unquote(node.path).startswith(prefix) for node in document.nodes):
+        return
+    staged = os.path.join(store.volume.tmp, fs.unique())
+    try:
+        _copy_tree(store, place, document, staged, prefix)
+        fs.makedirs(os.path.dirname(target))
+        fs.rename(staged, target)
+    except OSError:
+        # Another host was first: its copy is as good.
+        if not os.path.isdir(target):
+            raise
+    finally:
+        fs.remove_tree(staged)
+
+
+def _copy_tree(
+    store: Store, place: Place, document: TreeManifest, staged: str, below: bytes
+) -> None:
+    """Copies what a tree entry has below a folder as its manifest says; modes come from there,
+    never from stat."""
+    source = os.fsencode(os.path.join(store.volume.store, place.target)) + b"/"
+    root = os.fsencode(staged) + b"/"
+    fs.mkdir(staged)
     # Ascending by path: a folder comes before what is in it.
     for node in document.nodes:
-        path = b"/" + unquote(node.path)
+        path = unquote(node.path)
+        if not path.startswith(below):
+            continue
+        target = root + path.removeprefix(below)
         if isinstance(node, Folder):
-            fs.mkdir(root + path)
+            fs.mkdir(target)
         elif isinstance(node, Link):
-            fs.symlink(unquote(node.target), root + path)
+            fs.symlink(unquote(node.target), target)
         else:
-            descriptor = fs.create(root + path, 0o755 if node.executable else 0o644)
+            descriptor = fs.create(target, 0o755 if node.executable else 0o644)
             try:
                 for chunk in chunks(source + path):
                     fs.write(descriptor, chunk)

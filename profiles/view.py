@@ -8,7 +8,8 @@ models inside the store. Folders that the lock adds something to are real folder
     comfy/, app/, …              → ../../../store/<core>/ComfyUI/…
     custom_nodes/<name>          → ../../../../store/<node>/<name>, or a private copy in state/
     models/checkpoints/x.…       → ../../../../../store/<model>/content.…
-    input output temp user web   → ../../../state/<version>/…
+    input output temp user       → ../../../state/<version>/…
+    web                          → ../../../state/<version>/web, or a private copy of the core's
     extra_model_paths.yaml       adds state/<version>/custom_nodes and the loose models
 """
 
@@ -33,7 +34,7 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 
 #: Top-level names that a view makes itself, whatever the core has there.
-_OWN = frozenset({"custom_nodes", "models", EXTRA_PATHS, *state.LINKED})
+_OWN = frozenset({"custom_nodes", "models", EXTRA_PATHS, state.WEB, *state.LINKED})
 
 
 def build(store: Store, record: Record) -> str:
@@ -96,9 +97,9 @@ def _build(store: Store, record: Record, staged: str) -> None:
         }
         _merge(staged, folder, f"store/{core.target}", children, added)
     # Nodes of old habits copy their scripts into web/, which newer cores do not have.
-    own = (*state.LINKED, *(() if state.WEB in top else (state.WEB,)))
-    for name in own:
-        fs.symlink(f"../../../state/{record.version}/{name}", os.path.join(staged, name))
+    web = f"{state.PRIVATE}/{state.private_web(core)}" if children.get(state.WEB) else state.WEB
+    for name, target in (*((name, name) for name in state.LINKED), (state.WEB, web)):
+        fs.symlink(f"../../../state/{record.version}/{target}", os.path.join(staged, name))
     folders = {name: [name] for name in children.get("models", ()) if f"models/{name}" in children}
     folders |= _folders_of_core(base)
     # A name that no line of a text can say is left to ComfyUI's own way of looking.

@@ -246,6 +246,29 @@ def test_another_commit_has_another_copy(store: Store) -> None:
     assert len(os.listdir(f"{store.volume.state}/x/private")) == 2
 
 
+def test_a_private_copy_of_the_page(store: Store) -> None:
+    """Nodes put scripts into an older core's web/; it is a whole folder without links out."""
+    page = {"web/index.html": b"page", "web/extensions/core/a.js": b"a", "web/none": None}
+    made = locks.stored(store, {**locks.CORE, **page, "webs": b"another"})
+    state.ensure_private(store, made)
+    copy = Path(store.volume.state, "x", "private", state.private_web(made.links[0]))
+
+    assert sorted(str(path.relative_to(copy)) for path in copy.rglob("*")) == [
+        *("extensions", "extensions/core", "extensions/core/a.js", "index.html", "none"),
+    ]
+    (copy / "extensions" / "mine").mkdir()
+    state.ensure_private(store, made)
+    assert (copy / "extensions" / "mine").is_dir()
+
+
+def test_no_page_no_copy(store: Store) -> None:
+    """A core without web/, and one in which it is a file, need none."""
+    for files in ({}, {"web": b"a file"}):
+        state.ensure_private(store, locks.stored(store, {**locks.CORE, **files}))
+
+    assert not os.path.exists(f"{store.volume.state}/x/private")
+
+
 def test_copying_may_fail(store: Store) -> None:
     """Whichever change fails, there is no copy or a whole one, and nothing is left."""
     made = locks.stored(store, nodes={"node": {"a.py": b"1", "b/c.py": b"2"}}, private=("node",))

@@ -164,7 +164,7 @@ def test_a_core_of_next_to_nothing(store: Store) -> None:
 
 
 def test_what_the_core_has_in_our_places(store: Store) -> None:
-    """Its input and output folders and its extra_model_paths.yaml give way; web/ is its own."""
+    """Its input and output folders and its extra_model_paths.yaml give way; web/ is a copy."""
     files = {
         **locks.CORE,
         "output/x": b"",
@@ -179,7 +179,15 @@ def test_what_the_core_has_in_our_places(store: Store) -> None:
         name: f"../../../state/x/{name}" for name in state.LINKED
     }
     assert found[view.EXTRA_PATHS] == "file"
-    assert found["web"] == f"../../../store/{made.links[0].target}/web"
+    assert found["web"] == f"../../../state/x/private/{state.private_web(made.links[0])}"
+
+
+@pytest.mark.parametrize("files", [{"web": b"a file"}, {"webs/x": b""}])
+def test_a_core_without_a_page(store: Store, files: dict[str, bytes]) -> None:
+    """web/ is there all the same, for nodes that put scripts into it."""
+    found = build(store, locks.stored(store, {**locks.CORE, **files}))
+
+    assert found["web"] == "../../../state/x/web"
 
 
 def test_top_level_names_that_look_like_scripts(store: Store) -> None:
