@@ -312,6 +312,18 @@ def test_a_package_without_a_fitting_wheel_is_named(index: IndexServer, folder: 
         _resolve(index, _wanted(N="b"))
 
 
+def test_a_wheel_may_have_come_later(index: IndexServer, folder: str) -> None:
+    """Of a package without a wheel that fits, the hint names the day: later there may be one."""
+    index.add(
+        wheelmaker.make(folder, "a", "1", tag="cp311-cp311-win_amd64"), "2026-01-01T00:00:00Z"
+    )
+
+    with pytest.raises(SourceError, match="^a has no wheel") as caught:
+        _resolve(index, _wanted(N="a"), exclude_newer="2026-02-01")
+
+    assert "nothing newer than 2026-02-01 counts" in (caught.value.hint or "")
+
+
 def test_an_unknown_package_is_named(index: IndexServer) -> None:
     with pytest.raises(SourceError) as caught:
         _resolve(index, _wanted(N="nothing-like-it", M="nothing_like_it>1"))

@@ -251,6 +251,12 @@ class _Run:
             unbuilt = _NO_WHEELS.search(flat)
             if unbuilt:
                 name = unbuilt[1] or unbuilt[2]
+                if hint is None and self.exclude_newer:
+                    # Often the first releases were sources alone.
+                    hint = (
+                        f"only wheels can be locked, and nothing newer than {self.exclude_newer} "
+                        "counts: see python.exclude_newer and python.find_links"
+                    )
                 return SourceError(
                     f"{name} has no wheel for {self.probe.abi} on {self.probe.platform}, "
                     f"{self._who(name)}",
