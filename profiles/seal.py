@@ -3,8 +3,8 @@
 Landlock, a Linux security module that a process applies to itself and its children; it needs no
 privileges and is allowed by Docker's default profile. It grants whole subtrees, so everything
 that is not on the way to a protected folder is granted, and of the volume only the version's own
-state and the loose models. What lies in a folder on that way can be written, nothing new can be
-made right beside it; TMPDIR is therefore set to a folder of the process.
+state and the loose models. In a folder on that way its other folders can be written, but no file
+right in it, and nothing new can be made there; TMPDIR is therefore a folder of the process.
 
 It does not stop chmod, changed times, or writes through a hard link made earlier: entries are
 never hard-linked into a place that can be written. Numbers: linux/landlock.h.
@@ -110,7 +110,13 @@ def _around(closed: set[str]) -> list[str]:
             continue
         try:
             with os.scandir(folder) as items:
-                waiting += [item.path for item in items if not item.is_symlink()]
+                # A rule holds its inode: a granted file that is removed would keep its space
+                # until the last sealed process has ended, and a while longer.
+                waiting += [
+                    item.path
+                    for item in items
+                    if not item.is_symlink() and not item.is_file(follow_symlinks=False)
+                ]
         except OSError:
             # What cannot be listed cannot hold anything that is needed.
             continue
@@ -123,6 +129,7 @@ def _grant(ruleset: int, path: str, rights: int) -> None:
     except OSError:
         return
     try:
+        # Devices and sockets are no folders.
         allowed = rights if os.path.isdir(path) else rights & (_WRITE_FILE | _TRUNCATE)
         rule = _PathBeneath(allowed, descriptor)
         path_beneath = 1

@@ -247,7 +247,7 @@ def test_full_volume(tmp_path: Path, the_material: Material) -> None:
     no space still works: rolling back, and the version in use."""
     mounted = tmp_path / "mounted"
     mounted.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(mounted)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(mounted)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("mounting a file system is not permitted here")
     try:
@@ -264,7 +264,7 @@ def full_volume(world: World, mounted: Path) -> None:
     world.spec(custom_nodes=[world.node(world.material.v2)])
     world.realize()
     big = world.folder / "sources" / "big"
-    big.write_bytes(os.urandom(3 << 20))
+    big.write_bytes(os.urandom(8 << 20))
     world.spec(models=[{"source": str(big), "target_path": "vae/big"}])
     before = {path: found[:2] for path, found in world.listing().items()}
     done = world.cvs("realize", "demo", *world.local)
@@ -277,7 +277,7 @@ def full_volume(world: World, mounted: Path) -> None:
     assert {**before, lock: after[lock]} == after, "the lock alone was resolved"
     assert_whole(world.store)
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-        (mounted / "filler").write_bytes(bytes(4 << 20))
+        (mounted / "filler").write_bytes(bytes(8 << 20))
     world.ok("rollback", "demo")
     assert version_of(world.home) == 'VERSION = "1"'
     assert world.process("exec", "demo", "--", "python", "-c", "import cvs_demo_palette").code == 0

@@ -130,6 +130,19 @@ def test_the_rest_of_the_machine_can_be_written(tmp_path: Path) -> None:
     assert said == "read\n"
 
 
+def test_files_right_beside_are_not_granted(tmp_path: Path) -> None:
+    """A file beside a protected folder cannot be written: a rule would hold it on the disk."""
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "file").write_text("kept")
+    code = (
+        "import sys\ntry: open(sys.argv[1], 'w')\nexcept PermissionError: print('no')\n"
+        "print(open(sys.argv[1]).read())"
+    )
+
+    made = seal.make([str(tmp_path / "volume")], [])
+    assert run(made, code, str(tmp_path / "file")) == "no\nkept\n"
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     """A protected folder that does not exist, and one behind a link, are no error."""
     (tmp_path / "real").mkdir()
