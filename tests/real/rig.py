@@ -41,7 +41,7 @@ LOCAL = "cvs.cpu"
 """The local version of the patched wheels: nothing on an index can be taken for them."""
 DAY = "2026-11-23"
 """The last day of which packages count: what is known to go with that torch, every day the same."""
-WRITABLE = ("ComfyUI-Custom-Scripts", "ComfyUI-Manager")
+WRITABLE = ("ComfyUI-Custom-Scripts",)
 """Nodes that are known to write into their own folder."""
 
 Wheel = dict[str, tuple[bytes, int]]
