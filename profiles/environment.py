@@ -235,10 +235,13 @@ def _is_harmless(path: str) -> bool:
 
 
 def _clash(path: str, first: str, second: str) -> InputError:
+    # Of the builds of OpenCV the headless one runs everywhere, the other needs libGL.
+    left_out = second if "headless" in first else first
+    package = left_out.rsplit("-", 2)[0]
     return InputError(
         f"the wheels {first} and {second} have different files in one place: {path}",
-        hint="only one of them can be there: leave one out, "
-        "with an override such as \"name; python_version < '3'\"",
+        hint=f"only one of them can be there; without {package}, in the spec: "
+        f'"python": {{"overrides": ["{package}; python_version < \'3\'"]}}',
     )
 
 
