@@ -318,7 +318,7 @@ def test_a_wheel_may_have_come_later(index: IndexServer, folder: str) -> None:
         wheelmaker.make(folder, "a", "1", tag="cp311-cp311-win_amd64"), "2026-01-01T00:00:00Z"
     )
 
-    with pytest.raises(SourceError, match="^a has no wheel") as caught:
+    with pytest.raises(SourceError, match=r"^a has no wheel") as caught:
         _resolve(index, _wanted(N="a"), exclude_newer="2026-02-01")
 
     assert "nothing newer than 2026-02-01 counts" in (caught.value.hint or "")
