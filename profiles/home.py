@@ -12,7 +12,7 @@ from cvs.store.volume import FOLDERS, Volume
 _ELSEWHERE = "--target DIR names another place"
 
 #: What of a real ComfyUI folder people would miss.
-_PRECIOUS = ("output", "user", "input", "models", "custom_nodes")
+PRECIOUS = ("output", "user", "input", "models", "custom_nodes")
 
 
 def target(home: str, profile: Profile) -> str:
@@ -48,7 +48,7 @@ def check(home: str, volume: Volume, *, replace: bool) -> None:
         )
     if os.path.isdir(home) and not os.listdir(home):
         return
-    kept = [name for name in _PRECIOUS if os.path.isdir(os.path.join(home, name))]
+    kept = [name for name in PRECIOUS if os.path.isdir(os.path.join(home, name))]
     inside = f" with {', '.join(kept)} in it" if kept else ""
     raise InputError(
         f"COMFY_HOME {home} is a real {'folder' if os.path.isdir(home) else 'file'}{inside}, "

@@ -444,7 +444,9 @@ def test_replace(world: World) -> None:
     moved = [path for path in world.folder.iterdir() if ".before-cvs-" in path.name]
     assert len(moved) == 1
     assert done.err == (
-        f"the folder that was at {world.home} is now {moved[0]}, with its output and user data\n"
+        f"what was at {world.home} is now {moved[0]}\n"
+        f"  its output is {moved[0]}/output\n"
+        f"  its user is {moved[0]}/user\n"
     )
     assert (moved[0] / "output" / "a.png").read_bytes() == b"a"
     assert (moved[0] / "user" / "u.json").read_bytes() == b"u"

@@ -6,8 +6,8 @@ import msgspec
 
 from cvs import fresh, project
 from cvs.cli import Parser, Session, size, table
+from cvs.profiles import home, realize
 from cvs.profiles import plan as plans
-from cvs.profiles import realize
 from cvs.profiles.generations import Profile
 from cvs.versions import lock as locks
 from cvs.versions import resolve
@@ -72,10 +72,10 @@ def run(arguments: list[str]) -> int:
             entries=done.entries,
         )
     if done.moved_home:
-        session.say(
-            f"the folder that was at {done.home} is now {done.moved_home}, "
-            "with its output and user data"
-        )
+        session.say(f"what was at {done.home} is now {done.moved_home}")
+        for name in home.PRECIOUS:
+            if os.path.isdir(os.path.join(done.moved_home, name)):
+                session.say(f"  its {name} is {done.moved_home}/{name}")
     if done.changed:
         text = f"{done.version}: generation {done.generation} is current, {done.home} leads to it"
     else:
