@@ -2,18 +2,24 @@
 
 A realize that succeeded leaves a note on this host's own disk: a digest over all that it read,
 the links that it left and the entries that it needs. While the digest and the links are as they
-were and the entries are there, unread, there is nothing to do. The note is
-advice; without it, or with any option, the whole way is gone and finds the same.
+were and the entries are there, unread, there is nothing to do. The note is advice; without it, or
+with any option, the whole way is gone and finds the same.
 
 Imports nothing but `os`, the settings and blake3: this is the most frequent of all runs.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterable, Mapping
 
 from blake3 import blake3
 
 from cvs.settings import Settings
+
+# Not from typing, and collections.abc for the checker alone: both cost more than all else here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 
 def nothing_to_do(arguments: list[str], environment: Mapping[str, str]) -> str | None:

@@ -4,8 +4,14 @@ Nothing else in the package reads `os.environ` for a setting. Imports nothing bu
 the path of a realize that has nothing to do.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Mapping
+
+# Not from typing, and collections.abc for the checker alone: both cost more than all else here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 #: Name, meaning (the table of docs/guide.md is made from this).
 VARIABLES = (
