@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from cvs.store import manifest
 from cvs.store.entries import Store
 from cvs.store.errors import CvsError, InputError, OfflineError, SourceError
 from cvs.store.progress import Progress, Task, Unit
-from cvs.versions import download, interpreter, wheel, wheels
+from cvs.versions import download, interpreter, parallel, wheel, wheels
 from cvs.versions.lock import Python, Wheel
 from cvs.versions.spec import PythonSettings
 
@@ -246,3 +247,15 @@ def test_a_server_that_fails_is_an_error_of_ours(
 
     with pytest.raises(CvsError, match=r"/files/gone\.whl does not exist \(answer 404\)$"):
         wheels.fetch(store, _lock(gone), settings=SETTINGS)
+
+
+def test_a_stop_ends_the_work_between_two_files(store: Store, folder: str) -> None:
+    """A wheel that is being unpacked when the run is to end is given up; nothing is left."""
+    path = wheelmaker.make(folder, "a", "1")
+    stop = threading.Event()
+    stop.set()
+
+    with pytest.raises(parallel.Stopped):
+        wheels.fetch(store, _lock(_wheel(path)), settings=SETTINGS, wheels_dir=folder, stop=stop)
+    assert list(store.ids()) == []
+    assert os.listdir(store.volume.tmp) == []

@@ -18,6 +18,7 @@ import io
 import os
 import re
 import stat
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ from cvs.store.entries import Store
 from cvs.store.errors import IntegrityError, SourceError
 from cvs.store.ingest import chunks
 from cvs.store.stage import Stage, Staged, TreeWriter
-from cvs.versions import bytecode
+from cvs.versions import bytecode, parallel
 from cvs.versions.interpreter import Probe
 
 #: The version of the layout above; a new one makes new entries of all wheels.
@@ -126,11 +127,17 @@ def check_sha256(path: str, sha256: str) -> None:
         raise IntegrityError(f"{path} has the SHA-256 {checksum.hexdigest()} instead of {sha256}")
 
 
-def stage_wheel(stage: Stage, path: str, probe: Probe) -> Staged:
+def stage_wheel(
+    stage: Stage, path: str, probe: Probe, stop: threading.Event | None = None
+) -> Staged:
     """Writes a wheel in its installed form into a stage; its digest was checked before.
+
+    Args:
+        stop: looked at between two files; set by others to end the work.
 
     Raises:
         SourceError: it is not a sound wheel.
+        Stopped: `stop` was set.
     """
     file = os.path.basename(path)
     try:
@@ -141,7 +148,8 @@ def stage_wheel(stage: Stage, path: str, probe: Probe) -> Staged:
         with zipfile.ZipFile(path) as archive:
             writer = stage.tree(f"{name}-{version}-{probe.abi}")
             root = os.path.join(stage.folder, f"{name}-{version}-{probe.abi}")
-            _Unpacking(archive, writer, name, probe).run(root, os.path.getsize(path))
+            unpacking = _Unpacking(archive, writer, name, probe, stop or threading.Event())
+            unpacking.run(root, os.path.getsize(path))
             return writer.finish(origin=file)
     except _Bad as error:
         raise SourceError(f"the wheel {file} {error}") from None
@@ -155,8 +163,14 @@ class _Unpacking:
     """One wheel on its way into a tree."""
 
     def __init__(
-        self, archive: zipfile.ZipFile, writer: TreeWriter, name: str, probe: Probe
+        self,
+        archive: zipfile.ZipFile,
+        writer: TreeWriter,
+        name: str,
+        probe: Probe,
+        stop: threading.Event,
     ) -> None:
+        self.stop = stop
         self.archive = archive
         self.writer = writer
         self.name = name
@@ -186,6 +200,7 @@ class _Unpacking:
         special |= {f"{self.info}/{one}" for one in _SIGNATURES}
         taken = {f"bin/{script}" for script in scripts}
         for path, member in self.members.items():
+            parallel.check(self.stop)
             target = self._target(path)
             if path in special or target in taken or self._is_stale_bytecode(path):
                 self._verify(path, member)
@@ -317,6 +332,7 @@ class _Unpacking:
         ending = f".{self.probe.cache_tag}.pyc".encode()
         folder = os.path.join(root, "site-packages")
         for source, data in bytecode.compiled(self.probe.executable, folder, sorted(self.sources)):
+            parallel.check(self.stop)
             parent, slash, name = source.rpartition(b"/")
             path = parent + slash + b"__pycache__/" + name[: -len(b".py")] + ending
             self.writer.write(b"site-packages/" + path, data)

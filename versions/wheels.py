@@ -195,14 +195,14 @@ class _Fetch:
             except IntegrityError as error:
                 problem = error
                 continue
-            staged = wheel.stage_wheel(stage, path, self.probe)
+            staged = wheel.stage_wheel(stage, path, self.probe, self.stopping)
             task.advance(one.size or 0)
             return staged
         if not one.url:
             assert problem is not None  # Wheels that are nowhere were refused before.
             raise SourceError(problem.message) from problem
         with self._downloaded(one, scratch, task) as path:
-            return wheel.stage_wheel(stage, path, self.probe)
+            return wheel.stage_wheel(stage, path, self.probe, self.stopping)
 
     @contextlib.contextmanager
     def _downloaded(self, one: Wheel, scratch: str, task: Task) -> Iterator[str]:
