@@ -218,6 +218,18 @@ def _forgiving(call: Callable[[str], None], path: str) -> None:
         pass
 
 
+def replace_file(path: str, data: bytes) -> None:
+    """Gives `path` new content in one rename, making its folder; readers see old or new, whole."""
+    folder, name = os.path.split(os.path.abspath(path))
+    makedirs(folder)
+    staged = os.path.join(folder, f".{name}.{unique()}")
+    try:
+        write_synced(staged, data)
+        rename(staged, path)
+    finally:
+        remove_tree(staged)
+
+
 def replace_symlink(target: str, path: str) -> None:
     """Points the link `path` at `target` in one rename; a folder there is never replaced."""
     temporary = f"{path}.{unique()}"

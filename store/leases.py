@@ -45,7 +45,6 @@ class Lease:
         self.name = name
         self.path = os.path.join(volume.leases, f"{name}.json")
         self.heartbeat = os.path.join(volume.leases, name)
-        self._volume = volume
         self._stop = threading.Event()
 
     @classmethod

@@ -312,3 +312,17 @@ def test_unique_names_are_unique() -> None:
 
     assert len(names) == 100
     assert all(len(name) == 32 and int(name, 16) >= 0 for name in names)
+
+
+def test_replace_file_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    """New content takes the place of the old in one rename; a failure keeps the old, alone."""
+    path = tmp_path / "folder" / "file"
+    fs.replace_file(str(path), b"old")
+    path.parent.joinpath("full").mkdir()
+
+    with pytest.raises(OSError):
+        fs.replace_file(str(path.parent / "full"), b"no file can take a folder's place")
+    fs.replace_file(str(path), b"new")
+
+    assert path.read_bytes() == b"new"
+    assert sorted(os.listdir(path.parent)) == ["file", "full"]

@@ -89,7 +89,7 @@ def run(arguments: list[str]) -> int:
         content = b"".join(client.download(first))
     encoded = base64.b64encode(content).decode()
     if options.out_file:
-        _write(options.out_file, encoded.encode())
+        fs.replace_file(options.out_file, encoded.encode())
     answer: dict[str, Any] = {
         "version_id": opened.version,
         "output_mode": "base64",
@@ -186,17 +186,6 @@ def _save(client: Client, output: Output, folder: str) -> dict[str, Any]:
     finally:
         fs.close(descriptor)
     return {"node": output.node, "file": path, "type": output.type, "size": total}
-
-
-def _write(path: str, data: bytes) -> None:
-    folder = os.path.dirname(os.path.abspath(path))
-    staged = os.path.join(folder, f".{os.path.basename(path)}.{fs.unique()}")
-    fs.makedirs(folder)
-    try:
-        fs.write_file(staged, data)
-        fs.rename(staged, path)
-    finally:
-        fs.remove_tree(staged)
 
 
 def _show(line: str) -> None:

@@ -77,17 +77,13 @@ def remember(
         settings.comfy_home(name),
         f"{settings.cache_root}/state/{name}/models",
     ]
-    note = _note(settings, version)
-    staged = f"{note}.{fs.unique()}"
     try:
         links = [f"{path}\t{os.readlink(path)}" for path in paths]
         lines = [_fingerprint(settings, version), str(number), made, " ".join(entries), *links]
-        fs.makedirs(os.path.dirname(note))
-        fs.write_file(staged, "\n".join(lines).encode())
-        fs.rename(staged, note)
+        fs.replace_file(_note(settings, version), "\n".join(lines).encode())
     except OSError:
         # Another realize is under way, or the disk is full: the next one takes the whole way.
-        fs.remove_tree(staged)
+        return
 
 
 def _note(settings: Settings, version: str) -> str:

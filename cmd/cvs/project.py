@@ -105,11 +105,4 @@ def write_spec(path: str, data: object, *, replace: bool) -> None:
 
     if os.path.lexists(path) and not replace:
         raise InputError(f"{path} exists already", hint="--force replaces it")
-    folder = os.path.dirname(os.path.abspath(path))
-    staged = os.path.join(folder, f".{os.path.basename(path)}.{fs.unique()}")
-    try:
-        fs.makedirs(folder)
-        fs.write_synced(staged, document.pretty(data))
-        fs.rename(staged, path)
-    finally:
-        fs.remove_tree(staged)
+    fs.replace_file(path, document.pretty(data))
