@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -26,6 +26,28 @@ _STEERING = (
     *("NO_COLOR", "FORCE_COLOR", "NETRC"),
 )
 _KEPT = ("CVS_REAL_", "GIT_SSL_CAINFO")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--nightly`: many more failures are tried, and a test that is skipped has failed."""
+    parser.addoption("--nightly", action="store_true", help="the amounts of a night; no skips")
+
+
+@pytest.fixture(scope="session")
+def nightly(request: pytest.FixtureRequest) -> bool:
+    """Whether this is a nightly run, in which tests that count try their full amount."""
+    return bool(request.config.getoption("nightly"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In a nightly run what cannot be tried for want of root or a device has failed."""
+    report = yield
+    if report.skipped and item.config.getoption("nightly") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+    return report
 
 
 @pytest.fixture(autouse=True)
