@@ -6,7 +6,7 @@ of two writers of one entry the second finds the first's, checks it and drops it
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from cvs.store import fs, manifest
 from cvs.store.digest import SHORTEST_PREFIX, EntryId, is_id, is_prefix
@@ -14,6 +14,14 @@ from cvs.store.errors import EntryMissing, InputError, IntegrityError
 from cvs.store.stage import Stage, Staged
 from cvs.store.tree import TreeError
 from cvs.store.volume import Volume
+
+
+class AmbiguousPrefix(InputError):
+    """More than one entry begins with the digits that were given: `candidates`, ascending."""
+
+    def __init__(self, text: str, candidates: Sequence[EntryId]) -> None:
+        super().__init__(f"{text} is ambiguous: {', '.join(entry[:16] for entry in candidates)}")
+        self.candidates = tuple(candidates)
 
 
 class Store:
@@ -48,7 +56,8 @@ class Store:
         """The entry that a unique prefix of 8 or more digits names.
 
         Raises:
-            InputError: not such a prefix, or more than one entry begins with it.
+            InputError: not such a prefix.
+            AmbiguousPrefix: more than one entry begins with it.
             EntryMissing: no entry does.
         """
         if not is_prefix(text):
@@ -62,7 +71,7 @@ class Store:
         if not found:
             raise EntryMissing(f"no entry of the store begins with {text}")
         if len(found) > 1:
-            raise InputError(f"{text} is ambiguous: {', '.join(e[:16] for e in found)}")
+            raise AmbiguousPrefix(text, found)
         return found[0]
 
     def manifest(self, entry: EntryId) -> manifest.Manifest:

@@ -1,18 +1,106 @@
-"""`cvs store ls|show|verify`, and `cvs demo`."""
+"""`cvs store` and its actions, and `cvs demo`."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from world import World
 
+from cvs.cmd_store import ACTIONS
 from cvs.store.digest import EntryId
+from cvs.store.entries import Store
 
 pytest_plugins = ["world_fixtures"]
+
+
+@pytest.fixture
+def store(world: World) -> Store:
+    """The store of the world, for what a test puts into it itself."""
+    world.volume.prepare()
+    return world.store
+
+
+def test_help_lists_the_actions(world: World) -> None:
+    """`cvs store --help` names every action; the options of one are asked for with its name."""
+    done = world.ok("store", "--help")
+
+    for name, text in ACTIONS.items():
+        assert f"  {name:<8} {text}\n" in done.out
+    assert done == world.ok("store", "-h") == world.ok("help", "store")
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_help_of_an_action(world: World, name: str) -> None:
+    """Every action has its own options and examples; nothing is made."""
+    done = world.ok("store", name, "--help")
+
+    assert done.out.startswith(f"usage: cvs store {name} ")
+    assert f"examples:\n  cvs store {name}" in done.out
+    assert "--json" in done.out
+    assert done == world.ok("help", "store", name)
+    assert not world.cache.exists()
+
+
+def test_options_before_the_action(world: World) -> None:
+    """Options may stand before the action too."""
+    assert world.ok("store", "--json", "ls").json == []
+
+
+# Naming entries
+
+
+def alike(store: Store, entry: EntryId) -> EntryId:
+    """A second entry whose hash begins with the same twelve digits."""
+    twin = EntryId(entry[:12] + ("0" if entry[12] != "0" else "1") + entry[13:])
+    shutil.copytree(store.path(entry), store.path(twin))
+    return twin
+
+
+@pytest.mark.parametrize("action", ["show", "path", "verify"])
+def test_ambiguous_prefix(
+    world: World, store: Store, small: Callable[..., EntryId], action: str
+) -> None:
+    """Every action shows what an ambiguous prefix may mean: kind, size and name of each."""
+    entry = small("node\x1b[2J")
+    twin = alike(store, entry)
+    os.unlink(os.path.join(store.path(twin), "manifest.json"))
+    done = world.cvs("store", action, entry[:12])
+
+    first, second = sorted([entry, twin])
+    assert (done.code, done.out) == (2, "")
+    lines = done.err.splitlines()
+    assert lines[:2] == [
+        f"error: {entry[:12]} is ambiguous: {first[:16]}, {second[:16]}",
+        "hint: more digits name one of them:",
+    ]
+    assert {tuple(line.split()) for line in lines[2:]} == {
+        (entry[:16], "tree", "6", "B", "node%1B[2J"),
+        (twin[:16], "damaged", "?"),
+    }
+
+
+@pytest.mark.parametrize("action", ["ls", "show", "verify"])
+def test_control_characters(
+    world: World, store: Store, small: Callable[..., EntryId], action: str
+) -> None:
+    """No name reaches a terminal raw: text quotes it as manifests do, JSON escapes it."""
+    name = "a\nb\x1b]0;x\x07\x7f\x9b%"
+    entry = small(name, {"c\x1bd": b"1"})
+    os.chmod(Path(store.path(entry), name, "c\x1bd"), 0o644)
+    Path(store.path(entry), name, "c\x1bd").write_bytes(b"2")
+    given = [] if action == "ls" else [entry]
+    text = world.cvs("store", action, *given)
+    document = world.cvs("store", action, *given, "--json")
+
+    assert "a%0Ab%1B]0;x%07%7F%C2%9B%25" in text.out
+    assert (text.out + document.out).replace("\n", "").isprintable()
+    if action != "verify":
+        assert [name] == [item["name"] for item in document.json]
 
 
 def test_ls(realized: World) -> None:
@@ -36,6 +124,56 @@ def test_ls_of_nothing(world: World) -> None:
     assert world.ok("store", "ls").out == "the store is empty\n"
     assert world.ok("store", "ls", "--json").json == []
     assert not world.cache.exists()
+
+
+def test_ls_of_one_kind(realized: World) -> None:
+    """--kind leaves out all others; nothing of a kind is told."""
+    everything = realized.ok("store", "ls", "--json").json
+    for kind in ("file", "tree", "set"):
+        chosen = [item for item in everything if item["kind"] == kind]
+        assert chosen == realized.ok("store", "ls", "--kind", kind, "--json").json
+    lines = realized.ok("store", "ls", "--kind", "tree").out.splitlines()
+    assert lines[-1].startswith("3 entries, ")
+    none = realized.ok("store", "ls", "--kind", "damaged")
+    assert none.out == "the store has no damaged entries\n"
+
+
+def test_path(realized: World) -> None:
+    """Where the content of each kind lies; of a set, which has none, the entry itself."""
+    lock = realized.lock()
+    core, model = lock["core"]["entry"], lock["models"][0]["entry"]
+    (wheels,) = realized.ok("store", "ls", "--kind", "set", "--json").json
+    given = [core, model[:8], wheels["id"]]
+
+    found = realized.ok("store", "path", *given).out.splitlines()
+    under = f"{realized.cache}/store"
+    assert found == [
+        f"{under}/{core}/ComfyUI",
+        f"{under}/{model}/content.safetensors",
+        f"{under}/{wheels['id']}",
+    ]
+    document = realized.ok("store", "path", *given, "--json").json
+    expected = [
+        {"id": entry, "path": path}
+        for entry, path in zip((core, model, wheels["id"]), found, strict=True)
+    ]
+    assert expected == document
+
+
+def test_path_that_a_terminal_would_obey(
+    world: World, store: Store, small: Callable[..., EntryId]
+) -> None:
+    """A path with control characters is given exactly or not at all."""
+    entry = small("a\x1bb")
+    done = world.cvs("store", "path", entry)
+
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        f"error: the path of {entry[:16]} has control characters in it: "
+        f"{store.path(entry)}/a%1Bb\nhint: --json gives it\n"
+    )
+    (found,) = world.ok("store", "path", entry, "--json").json
+    assert os.path.isdir(found["path"])
 
 
 def test_show(realized: World) -> None:

@@ -6,6 +6,7 @@ import importlib
 import itertools
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from cvs.store.volume import Volume
 #: Exit code after Ctrl-C and after SIGTERM, as shells have them.
 INTERRUPTED = 130
 TERMINATED = 143
+
+_CONTROL = re.compile("[\x7f-\x9f]")
 
 
 class Parser(argparse.ArgumentParser):
@@ -106,7 +109,9 @@ class Session:
         if self.json:
             import orjson
 
-            sys.stdout.write(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode() + "\n")
+            text = orjson.dumps(data, option=orjson.OPT_INDENT_2).decode()
+            # JSON escapes U+0000 to U+001F only; a terminal obeys these as well.
+            sys.stdout.write(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
         elif text:
             print(text)
 

@@ -25,7 +25,7 @@ COMMANDS = {
     "rollback": "switch back to an earlier generation",
     "clone": "copy a spec under a new name",
     "delete": "remove a version's generations and lock",
-    "store": "look at and verify the entries of the store",
+    "store": "look at, compare and verify the entries of the store",
     "demo": "the whole way on a small example, offline",
 }
 
@@ -76,7 +76,7 @@ def _run(arguments: list[str]) -> int:
         print(usage(), end="")
         return 0 if arguments else 2
     if name == "help":
-        arguments = [arguments[1], "--help"]
+        arguments = [*arguments[1:], "--help"]
         name = arguments[0]
     if name not in COMMANDS:
         return _unknown(name)

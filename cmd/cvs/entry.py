@@ -1,0 +1,75 @@
+"""How the command line names an entry and shows what it is."""
+
+import re
+from typing import Any
+
+from cvs.cli import Parser, size, table
+from cvs.store import manifest, tree
+from cvs.store.digest import EntryId
+from cvs.store.entries import AmbiguousPrefix, Store
+from cvs.store.errors import EntryMissing, InputError, IntegrityError
+
+#: Digits of a hash that lists show: enough for any store.
+DIGITS = 16
+
+#: What an entry can be; the last has no manifest that can be read.
+KINDS = ("file", "tree", "set", "damaged")
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+def argument(parser: Parser, name: str = "entries", **options: Any) -> None:
+    """Adds an argument that names entries."""
+    what = "an entry, by 8 or more digits of its hash"
+    parser.add_argument(name, **{"metavar": "HASH", "help": what, **options})
+
+
+def find(store: Store, text: str) -> EntryId:
+    """The entry that was named; of an ambiguous name the hint shows what it may mean.
+
+    Raises:
+        InputError, EntryMissing: as `Store.find`.
+    """
+    try:
+        return store.find(text)
+    except AmbiguousPrefix as error:
+        rows = [(entry[:DIGITS], *summary(store, entry)) for entry in error.candidates]
+        lines = "".join(f"\n  {line}" for line in table(rows).splitlines())
+        raise InputError(error.message, hint=f"more digits name one of them:{lines}") from None
+
+
+def summary(store: Store, entry: EntryId) -> tuple[str, str, str]:
+    """Kind, size and name of an entry as text; one that cannot be read is `damaged`."""
+    try:
+        document = store.manifest(entry)
+    except (EntryMissing, IntegrityError):
+        return "damaged", "?", ""
+    return kind(document), size(manifest.content_size(document)), shown_name(document)
+
+
+def kind(document: manifest.Manifest) -> str:
+    """Which of KINDS it is."""
+    if isinstance(document, manifest.FileManifest):
+        return "file"
+    return "tree" if isinstance(document, manifest.TreeManifest) else "set"
+
+
+def name(document: manifest.Manifest) -> str:
+    """What people call an entry, as it is: for JSON."""
+    if isinstance(document, manifest.TreeManifest):
+        return document.name
+    if isinstance(document, manifest.SetManifest):
+        return f"{len(document.members)} members"
+    return document.origin.rpartition("/")[2]
+
+
+def shown_name(document: manifest.Manifest) -> str:
+    """What people call an entry, for a terminal."""
+    if isinstance(document, manifest.TreeManifest):
+        return tree.quote(document.name.encode())
+    return shown(name(document))
+
+
+def shown(text: str) -> str:
+    """Text from a manifest that is no path, without what a terminal would obey."""
+    return _CONTROL.sub(lambda match: tree.quote(match[0].encode()), text)
