@@ -61,7 +61,7 @@ def alike(store: Store, entry: EntryId) -> EntryId:
     return twin
 
 
-@pytest.mark.parametrize("action", ["show", "path", "verify"])
+@pytest.mark.parametrize("action", ["show", "path", "cat", "verify"])
 def test_ambiguous_prefix(
     world: World, store: Store, small: Callable[..., EntryId], action: str
 ) -> None:
@@ -246,6 +246,382 @@ def test_repaired_by_realize(realized: World) -> None:
     realized.realize()
 
     assert realized.ok("store", "verify").out == "5 entries, all well\n"
+
+
+# cat
+
+
+def cat(world: World, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    """`cvs store cat` as a process: what it prints is bytes."""
+    return subprocess.run(
+        [sys.executable, "-m", "cvs", "store", "cat", *arguments],
+        env=world.environment,
+        cwd=world.folder,
+        capture_output=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def mixed(store: Store) -> EntryId:
+    """A tree with a bit of everything."""
+    with store.stage() as stage:
+        writer = stage.tree("node")
+        writer.write(b"main.py", b"print('hello')\n")
+        writer.write(b"bin/run", b"#!/bin/sh\n", executable=True)
+        writer.write(b"50%/\xff", bytes(range(256)))
+        writer.folder(b"empty")
+        writer.link(b"bin/start", b"run")
+        writer.link(b"scripts", b"bin")
+        return store.publish(writer.finish())[0]
+
+
+def test_cat(world: World, mixed: EntryId) -> None:
+    """The bytes of a file, through links, by its path as it is and as lists show it."""
+    paths = {
+        "main.py": b"print('hello')\n",
+        "/bin/run": b"#!/bin/sh\n",
+        "scripts/start": b"#!/bin/sh\n",
+        "50%25/%FF": bytes(range(256)),
+        os.fsdecode(b"50%/\xff"): bytes(range(256)),
+    }
+    for path, data in paths.items():
+        done = cat(world, mixed[:8], path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, data, b""), path
+
+
+def test_cat_of_a_file_entry(realized: World) -> None:
+    """A model needs no path and has none."""
+    model = realized.lock()["models"][0]["entry"]
+    done = cat(realized, model[:8])
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, realized.model.read_bytes(), b"")
+    done = cat(realized, model, "x")
+    message = f"error: {model[:16]} is a file and has no 'x' in it\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", message.encode())
+
+
+def test_cat_of_a_folder(world: World, mixed: EntryId) -> None:
+    """A folder, also the root, is listed: one line a node, and all of it as JSON."""
+    root = world.ok("store", "cat", mixed).out
+    assert root.splitlines() == [
+        "folder  256 B  50%25/",
+        "folder  10 B   bin/",
+        "folder  0 B    empty/",
+        "file    15 B   main.py",
+        "link           scripts -> bin",
+    ]
+    assert root == world.ok("store", "cat", mixed, "bin/..").out
+    assert world.ok("store", "cat", mixed, "scripts").out.splitlines() == [
+        "executable  10 B  run",
+        "link              start -> run",
+    ]
+    assert world.ok("store", "cat", mixed, "empty").out == ""
+    found = world.ok("store", "cat", mixed, "scripts/", "--json").json
+    assert (found["id"], found["path"], found["kind"]) == (mixed, "bin", "folder")
+    run, start = found["nodes"]
+    assert (run["path"], run["kind"], run["size"], run["executable"]) == (
+        "bin/run",
+        "file",
+        10,
+        True,
+    )
+    assert start == {"path": "bin/start", "kind": "link", "target": "run"}
+    assert world.ok("store", "cat", mixed, "bin/start", "--json").json == {"id": mixed, **run}
+
+
+def test_cat_of_what_is_not_there(world: World, mixed: EntryId) -> None:
+    """A path that is missing is named, and one that may have been meant."""
+    done = world.cvs("store", "cat", mixed, "main.pi")
+    assert done == (2, "", "error: node has no 'main.pi'\nhint: did you mean 'main.py'?\n")
+    # Nobody's quoted form, so the path as it is.
+    assert world.cvs("store", "cat", mixed, "%zzz").err == "error: node has no '%25zzz'\n"
+
+
+def test_cat_of_a_set(realized: World) -> None:
+    """A set has no bytes."""
+    (wheels,) = realized.ok("store", "ls", "--kind", "set", "--json").json
+    short = wheels["id"][:16]
+
+    assert realized.cvs("store", "cat", wheels["id"]) == (
+        2,
+        "",
+        f"error: {short} is a set and has no content of its own\n"
+        f"hint: `cvs store show {short}` lists its members\n",
+    )
+
+
+@pytest.mark.parametrize("what", ["changed", "longer", "missing", "link", "folder gone"])
+def test_cat_checks(world: World, store: Store, mixed: EntryId, what: str) -> None:
+    """What was printed is compared with the manifest: a difference is told at the end, exit 2."""
+    path = Path(store.path(mixed), "node", "bin", "run")
+    path.unlink()
+    printed = b""
+    if what == "changed":
+        path.write_bytes(printed := b"#!/bin/no\n")
+    elif what == "longer":
+        path.write_bytes(printed := b"#!/bin/sh\n#")
+    elif what == "link":
+        path.symlink_to("/etc/hostname")
+    elif what == "folder gone":
+        path.with_name("start").unlink()
+        path.parent.rmdir()
+        path.parent.touch()
+    done = cat(world, mixed, "scripts/start")
+
+    assert (done.returncode, done.stdout) == (2, printed)
+    why = {
+        "link": "it is not a file",
+        "missing": "it is missing",
+        "folder gone": "it is missing",
+    }.get(what, "what was printed is not what was stored")
+    assert done.stderr.decode() == (
+        f"error: {mixed[:16]}/bin/run is damaged: {why}\nhint: cvs store verify {mixed[:16]}\n"
+    )
+
+
+def test_cat_of_a_manifest_that_is_another(world: World, store: Store, mixed: EntryId) -> None:
+    """With a manifest that is not of its name nothing could be checked, so nothing is printed."""
+    path = Path(store.path(mixed), "manifest.json")
+    text = path.read_bytes()
+    path.unlink()
+    path.write_bytes(text.replace(b"main.py", b"mail.py"))
+    done = cat(world, mixed, "mail.py")
+
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(f"error: {store.path(mixed)} is not what its name".encode())
+
+
+def test_cat_into_a_closed_pipe(world: World, store: Store) -> None:
+    """A reader that has seen enough is no error, although nothing could be compared."""
+    with store.stage() as stage:
+        (entry,) = store.publish(stage.file([bytes(1 << 20)] * 4))
+    reader, writer = os.pipe()
+    with subprocess.Popen(
+        [sys.executable, "-m", "cvs", "store", "cat", entry],
+        env=world.environment,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+    ) as process:
+        os.close(writer)
+        os.read(reader, 10)
+        os.close(reader)
+        _, err = process.communicate()
+
+    assert (process.returncode, err) == (0, b"")
+
+
+# diff
+
+
+def test_diff_of_trees(world: World, store: Store) -> None:
+    """Paths that came, went and changed, in bytes, mode, target and kind; exit 1."""
+
+    def publish(name: str, data: bytes, *, executable: bool, more: bool) -> EntryId:
+        with store.stage() as stage:
+            writer = stage.tree(name)
+            writer.write(b"same", b"same")
+            writer.write(b"bytes", data)
+            writer.write(b"mode", b"#!", executable=executable)
+            writer.link(b"link", b"same" if more else b"bytes")
+            if more:
+                writer.write(b"more\n", b"new")
+                writer.folder(b"kind")
+            else:
+                writer.write(b"kind", b"12")
+                writer.write(b"less", b"old")
+            return store.publish(writer.finish())[0]
+
+    one = publish("node", b"short", executable=False, more=False)
+    two = publish("node", b"longer", executable=True, more=True)
+    done = world.cvs("store", "diff", one[:8], two[:8])
+
+    assert (done.code, done.err) == (1, "")
+    assert done.out.splitlines() == [
+        f"-  {one[:16]}  tree  node",
+        f"+  {two[:16]}  tree  node",
+        "~  bytes    5 B, now 6 B",
+        "~  kind     file, 2 B, now folder",
+        "-  less     file, 3 B",
+        "~  link     to bytes, now to same",
+        "~  mode     now executable",
+        "+  more%0A  file, 3 B",
+        "1 added, 1 removed, 4 changed",
+    ]
+    found = world.cvs("store", "diff", two, one, "--json").json
+    assert (found["equal"], found["before"]["id"], found["after"]["id"]) == (False, two, one)
+    changes = {change["path"]: change for change in found["changes"]}
+    assert {path: change["what"] for path, change in changes.items()} == {
+        "bytes": ["content"],
+        "kind": ["kind"],
+        "less": ["added"],
+        "link": ["target"],
+        "mode": ["mode"],
+        "more%0A": ["removed"],
+    }
+    assert changes["less"]["before"] is None
+    assert changes["link"]["before"]["target"] == "same"
+    assert changes["bytes"]["after"]["size"] == 5
+
+
+def test_diff_needs_no_content(world: World, store: Store, small: Callable[..., EntryId]) -> None:
+    """Only manifests are read: content that is gone or damaged does not matter."""
+    one, two = small("a"), small("b", {"file.txt": b"hallo\n"})
+    for entry, name in ((one, "a"), (two, "b")):
+        shutil.rmtree(os.path.join(store.path(entry), name))
+    done = world.cvs("store", "diff", one, two)
+
+    assert done.code == 1
+    assert done.out.splitlines()[2:] == [
+        "~  file.txt  other bytes, 6 B",
+        "0 added, 0 removed, 1 changed, and the name is another",
+    ]
+
+
+def test_diff_of_the_same(world: World, small: Callable[..., EntryId]) -> None:
+    """An entry is equal to itself: exit 0."""
+    entry = small()
+
+    assert world.ok("store", "diff", entry, entry[:8]).out == f"both are {entry}\n"
+    found = world.ok("store", "diff", entry, entry, "--json").json
+    assert (found["equal"], found["changes"]) == (True, [])
+
+
+def test_diff_of_files(world: World, store: Store) -> None:
+    """Files differ in size and digest."""
+    entries = []
+    for data in (b"abc", b"abcd"):
+        with store.stage() as stage:
+            entries += store.publish(stage.file([data], origin="https://example.org/x"))
+    done = world.cvs("store", "diff", *entries)
+
+    assert done.code == 1
+    assert done.out.splitlines() == [
+        f"-  {entries[0][:16]}  file  x",
+        f"+  {entries[1][:16]}  file  x",
+        f"-  3 B  {entries[0]}",
+        f"+  4 B  {entries[1]}",
+    ]
+    (change,) = world.cvs("store", "diff", *entries, "--json").json["changes"]
+    assert (change["what"], change["after"]["digest"]) == (["content"], entries[1])
+
+
+def test_diff_of_sets(world: World, store: Store, small: Callable[..., EntryId]) -> None:
+    """Sets differ in members, which are shown by name, two releases of one thing together."""
+    members = [small(name) for name in ("torch-1", "numpy-1", "same-1", "torch-2", "more-1")]
+    sets = []
+    for chosen in (members[:3], members[2:]):
+        with store.stage() as stage:
+            sets += store.publish(stage.set(chosen))
+    shutil.rmtree(store.path(members[1]))
+    done = world.cvs("store", "diff", *sets)
+
+    assert done.code == 1
+    assert done.out.splitlines() == [
+        f"-  {sets[0][:16]}  set  3 members",
+        f"+  {sets[1][:16]}  set  3 members",
+        f"-  {members[1][:16]}  damaged ?",
+        f"+  {members[4][:16]}  tree 6 B more-1",
+        f"-  {members[0][:16]}  tree 6 B torch-1",
+        f"+  {members[3][:16]}  tree 6 B torch-2",
+        "2 added, 2 removed, 0 changed",
+    ]
+    changes = world.cvs("store", "diff", *sets, "--json").json["changes"]
+    assert [change["what"] for change in changes] == [["removed"], ["added"]] * 2
+    assert changes[1]["after"]["name"] == "more-1"
+
+
+def test_diff_across_kinds(world: World, store: Store, small: Callable[..., EntryId]) -> None:
+    """A tree and a set differ, and more cannot be said."""
+    tree = small()
+    with store.stage() as stage:
+        (group,) = store.publish(stage.set([tree]))
+    done = world.cvs("store", "diff", tree, group)
+
+    assert done.code == 1
+    assert done.out.endswith("a tree and a set are not compared\n")
+    found = world.cvs("store", "diff", tree, group, "--json").json
+    assert (found["equal"], found["changes"]) == (False, [])
+
+
+# du
+
+
+def test_du(realized: World, small: Callable[..., EntryId]) -> None:
+    """What there is by kind; what versions need together and alone; what none needs."""
+    realized.ok("clone", "demo", "other")
+    realized.spec("other", custom_nodes=[realized.node(realized.material.v2)])
+    realized.realize("other", "--target", str(realized.folder / "other"))
+    unused = small("left", {"file": b"x" * 70}, store=realized.store)
+    everything = {item["id"]: item["size"] for item in realized.ok("store", "ls", "--json").json}
+    nodes = [realized.lock(version)["nodes"][0]["entry"] for version in ("demo", "other")]
+    before = realized.listing()
+    found = realized.ok("store", "du", "--json").json
+
+    assert before == realized.listing()
+    assert [item["id"] for item in found["unused"]] == [unused]
+    assert sum(item["size"] for item in found["kinds"]) == sum(everything.values())
+    assert {item["kind"]: item["entries"] for item in found["kinds"]} == {
+        "file": 1,
+        "tree": 5,
+        "set": 1,
+    }
+    shared = sum(everything.values()) - sum(everything[node] for node in nodes) - 70
+    assert found["versions"] == [
+        {
+            "version": version,
+            "entries": 5,
+            "size": shared + everything[node],
+            "shared": shared,
+            "missing": 0,
+            "unique": everything[node],
+        }
+        for version, node in zip(("demo", "other"), nodes, strict=True)
+    ]
+    lines = realized.ok("store", "du").out.splitlines()
+    assert lines[0].split() == ["KIND", "ENTRIES", "SIZE"]
+    assert lines[4].split()[:2] == ["all", "7"]
+    assert [line.split()[0] for line in lines[6:9]] == ["VERSION", "demo", "other"]
+    assert lines[10] == "1 entries are needed by no version, 70 B:"
+    assert lines[11].split() == [unused[:16], "tree", "70", "B", "left"]
+    assert "may be more" in lines[-1]
+
+
+def test_du_counts_leases(realized: World) -> None:
+    """What only a running process keeps, after its version was deleted, is needed."""
+    lease = realized.profile().lease(1)
+    realized.ok("delete", "demo", "--force")
+    held = realized.ok("store", "du", "--json").json
+    lease.drop()
+    dropped = realized.ok("store", "du", "--json").json
+
+    assert [(one["version"], one["entries"]) for one in held["versions"]] == [("demo", 5)]
+    assert held["unused"] == []
+    assert dropped["versions"] == []
+    assert len(dropped["unused"]) == 5
+
+
+def test_du_of_damage(realized: World) -> None:
+    """Entries that are gone or damaged, and records that cannot be read, are told."""
+    lock = realized.lock()
+    shutil.rmtree(realized.cache / "store" / lock["core"]["entry"])
+    (realized.cache / "store" / lock["nodes"][0]["entry"] / "manifest.json").unlink()
+    broken = realized.cache / "profiles" / "demo" / "2.json"
+    broken.write_text("{}")
+    done = realized.ok("store", "du", "--json")
+
+    assert done.err == (f"warning: {broken} cannot be read: what it alone needs counts as unused\n")
+    assert done.json["unreadable_roots"] == [str(broken)]
+    (demo,) = done.json["versions"]
+    assert (demo["entries"], demo["missing"]) == (5, 2)
+    assert {item["kind"]: item["entries"] for item in done.json["kinds"]}["damaged"] == 1
+    assert "2 missing" in realized.ok("store", "du").out
+
+
+def test_du_of_nothing(world: World) -> None:
+    """An empty store is told, and not made."""
+    assert world.ok("store", "du").out == "the store is empty\n"
+    assert not world.cache.exists()
 
 
 # The demo

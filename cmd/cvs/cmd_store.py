@@ -16,13 +16,17 @@ ACTIONS = {
     "ls": "list the entries",
     "show": "what an entry is: kind, name, size, path, origin",
     "path": "the path of an entry's content",
+    "cat": "the bytes of a file, checked; of a folder the list",
+    "diff": "what differs between two entries",
+    "du": "how much there is, what each version needs of it, what none needs",
     "verify": "read entries and compare them with their manifests and names",
 }
 
 EXAMPLES = """\
   cvs store ls
   cvs store show 4f1c2a9b
-  cvs store verify
+  cvs store cat 4f1c2a9b main.py
+  cvs store du
 """
 
 

@@ -15,6 +15,9 @@ DIGITS = 16
 #: What an entry can be; the last has no manifest that can be read.
 KINDS = ("file", "tree", "set", "damaged")
 
+#: The heads of the columns of `row`.
+HEADS = ("HASH", "KIND", "SIZE", "NAME")
+
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
@@ -33,18 +36,49 @@ def find(store: Store, text: str) -> EntryId:
     try:
         return store.find(text)
     except AmbiguousPrefix as error:
-        rows = [(entry[:DIGITS], *summary(store, entry)) for entry in error.candidates]
+        rows = [row(entry, read(store, entry)) for entry in error.candidates]
         lines = "".join(f"\n  {line}" for line in table(rows).splitlines())
         raise InputError(error.message, hint=f"more digits name one of them:{lines}") from None
 
 
-def summary(store: Store, entry: EntryId) -> tuple[str, str, str]:
-    """Kind, size and name of an entry as text; one that cannot be read is `damaged`."""
+def read(store: Store, entry: EntryId) -> manifest.Manifest | None:
+    """The manifest of an entry; None where there is none that can be read."""
     try:
-        document = store.manifest(entry)
+        return store.manifest(entry)
     except (EntryMissing, IntegrityError):
-        return "damaged", "?", ""
-    return kind(document), size(manifest.content_size(document)), shown_name(document)
+        # Collected meanwhile, or damaged: `verify` says which.
+        return None
+
+
+def described(entry: EntryId, document: manifest.Manifest | None) -> dict[str, Any]:
+    """What lists say of an entry, as JSON."""
+    if document is None:
+        return {"id": entry, "kind": "damaged", "size": None, "name": ""}
+    count = manifest.content_size(document)
+    return {"id": entry, "kind": kind(document), "size": count, "name": name(document)}
+
+
+def row(entry: EntryId, document: manifest.Manifest | None) -> tuple[str, str, str, str]:
+    """What lists say of an entry, as text: hash, kind, size and name."""
+    if document is None:
+        return entry[:DIGITS], "damaged", "?", ""
+    count = size(manifest.content_size(document))
+    return entry[:DIGITS], kind(document), count, shown_name(document)
+
+
+def node(found: tree.Node) -> dict[str, Any]:
+    """What lists say of a node of a tree, as JSON."""
+    if isinstance(found, tree.Link):
+        return {"path": found.path, "kind": "link", "target": found.target}
+    if isinstance(found, tree.Folder):
+        return {"path": found.path, "kind": "folder"}
+    return {
+        "path": found.path,
+        "kind": "file",
+        "size": found.size,
+        "digest": found.digest,
+        "executable": found.executable,
+    }
 
 
 def kind(document: manifest.Manifest) -> str:

@@ -25,7 +25,7 @@ COMMANDS = {
     "rollback": "switch back to an earlier generation",
     "clone": "copy a spec under a new name",
     "delete": "remove a version's generations and lock",
-    "store": "look at, compare and verify the entries of the store",
+    "store": "look at, compare, measure and verify the entries of the store",
     "demo": "the whole way on a small example, offline",
 }
 

@@ -4,8 +4,6 @@ from typing import Any
 
 from cvs import entry as entries
 from cvs.cli import Parser, Session, size, table
-from cvs.store import manifest
-from cvs.store.errors import EntryMissing, IntegrityError
 
 EXAMPLES = """\
   cvs store ls
@@ -30,22 +28,14 @@ def run(arguments: list[str]) -> int:
     wanted: str | None = session.options.kind
     store = session.store
     data: list[dict[str, Any]] = []
-    rows = [("HASH", "KIND", "SIZE", "NAME")]
-    total = 0
+    rows = [entries.HEADS]
     for entry in sorted(store.ids()):
-        kind, count, name, shown = "damaged", None, "", ""
-        try:
-            document = store.manifest(entry)
-        except (EntryMissing, IntegrityError):
-            # Collected meanwhile, or damaged: `verify` says which.
-            pass
-        else:
-            kind, count = entries.kind(document), manifest.content_size(document)
-            name, shown = entries.name(document), entries.shown_name(document)
-        if wanted in (None, kind):
-            total += count or 0
-            data.append({"id": entry, "kind": kind, "size": count, "name": name})
-            rows.append((entry[: entries.DIGITS], kind, size(count), shown))
+        document = entries.read(store, entry)
+        item = entries.described(entry, document)
+        if wanted in (None, item["kind"]):
+            data.append(item)
+            rows.append(entries.row(entry, document))
+    total = sum(item["size"] or 0 for item in data)
     if data:
         text = f"{table(rows)}\n{len(data)} entries, {size(total)}"
     else:
