@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from cvs.store.digest import EntryId, derive, is_id
-from cvs.store.errors import InputError
+from cvs.store.errors import SHOWN, InputError, shown
 
 DIRECTORY_CONTEXT = "cvs 2026 directory v1"
 TREE_CONTEXT = "cvs 2026 tree v1"
@@ -24,6 +24,10 @@ TARGET_LIMIT = 4095
 #: The longest path inside a tree. Linux takes 4096 bytes with everything before it, and a tree
 #: that fits on one volume must fit under any other's mount point.
 PATH_LIMIT = 1024
+
+#: The most files, links and folders of a tree: some times those of the largest wheel or repository
+#: that anybody has, and few enough to be read on a small machine.
+NODE_LIMIT = 200_000
 
 #: What lies beside a tree's folder, and can therefore not be its name.
 RESERVED = "manifest.json"
@@ -94,19 +98,19 @@ def unquote(text: str) -> bytes:
         for piece in rest:
             parts += (bytes([int(piece[:2], 16)]), piece[2:].encode())
     except UnicodeEncodeError:
-        raise TreeError(f"{text!r} is not a quoted path: it has half a character") from None
+        raise TreeError(f"{shown(text)} is not a quoted path: it has half a character") from None
     except ValueError:
-        raise TreeError(f"{text!r} is not a quoted path: '%' needs two digits") from None
+        raise TreeError(f"{shown(text)} is not a quoted path: '%' needs two digits") from None
     raw = b"".join(parts)
     if quote(raw) != text:
-        raise TreeError(f"{text!r} is not a quoted path in its one form")
+        raise TreeError(f"{shown(text)} is not a quoted path in its one form")
     return raw
 
 
 def check_name(name: bytes) -> None:
     """Raises TreeError unless `name` can be one component of a path in a tree."""
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
-        raise TreeError(f"{quote(name)!r} cannot be the name of a file in an entry")
+        raise TreeError(f"{shown(quote(name[:SHOWN]))} cannot be the name of a file in an entry")
     if len(name) > NAME_LIMIT:
         raise TreeError(f"the name {quote(name[:40])!r}… is longer than {NAME_LIMIT} bytes")
 
@@ -124,7 +128,7 @@ def check_tree_name(name: str) -> bytes:
     try:
         raw = name.encode()
     except UnicodeEncodeError:
-        raise TreeError(f"{name!r} cannot be the name of an entry: it is not UTF-8") from None
+        raise TreeError(f"{shown(name)} cannot be the name of an entry: it is not UTF-8") from None
     check_name(raw)
     if folded(raw) == RESERVED.encode():
         raise TreeError(f"{name!r} cannot be the name of an entry: its manifest is called so")
@@ -138,16 +142,17 @@ def check_target(path: bytes, target: bytes) -> None:
     '..' stands only at the beginning, where it climbs from the real folder that the link lies in.
     After a name it would climb from wherever that name leads, if it is a link itself.
     """
+    where = shown(quote(path))
     if not target or b"\0" in target:
-        raise TreeError(f"the link {quote(path)!r} has a target that no link can have")
+        raise TreeError(f"the link {where} has a target that no link can have")
     if len(target) > TARGET_LIMIT:
-        raise TreeError(f"the link {quote(path)!r} has a target longer than {TARGET_LIMIT} bytes")
+        raise TreeError(f"the link {where} has a target longer than {TARGET_LIMIT} bytes")
     parts = [part for part in target.split(b"/") if part not in (b"", b".")]
     climbs = next((at for at, part in enumerate(parts) if part != b".."), len(parts))
     if target.startswith(b"/") or climbs > path.count(b"/"):
-        raise TreeError(f"the link {quote(path)!r} has a target that leaves it: {quote(target)!r}")
+        raise TreeError(f"the link {where} has a target that leaves it: {shown(quote(target))}")
     if b".." in parts[climbs:]:
-        raise TreeError(f"the link {quote(path)!r} has '..' after a name: {quote(target)!r}")
+        raise TreeError(f"the link {where} has '..' after a name: {shown(quote(target))}")
 
 
 def folded(name: bytes) -> bytes:
@@ -164,59 +169,58 @@ def digest(nodes: Iterable[Node]) -> bytes:
 
     Raises:
         TreeError: a bad path, name, link, size or digest, a path given twice or below a file, a
-            missing folder, two names in one folder that are equal without case or in another
-            normal form.
+            missing folder, too many nodes, two names in one folder that are equal without case or
+            in another normal form.
     """
+    folders = {b""}
     children: dict[bytes, dict[bytes, Node]] = {b"": {}}
-    listed: list[tuple[bytes, Node]] = []
-    for node in nodes:
+    for count, node in enumerate(nodes, 1):
+        if count > NODE_LIMIT:
+            raise TreeError(f"the tree has more than {NODE_LIMIT:,} files, links and folders")
         path = unquote(node.path)
         check_path(path)
-        listed.append((path, node))
-        if isinstance(node, Folder):
-            if path in children:
-                raise TreeError(f"{node.path!r} is in the tree twice")
-            children[path] = {}
-    for path, node in listed:
         parent, _, name = path.rpartition(b"/")
         check_name(name)
-        siblings = children.get(parent)
-        if siblings is None:
-            raise TreeError(f"{node.path!r} is in the tree, its folder is not")
-        if name in siblings:
-            raise TreeError(f"{node.path!r} is in the tree twice")
-        if isinstance(node, Link):
+        if isinstance(node, Folder):
+            folders.add(path)
+        elif isinstance(node, Link):
             check_target(path, unquote(node.target))
-        elif isinstance(node, File) and not (0 <= node.size < 1 << 63 and is_id(node.digest)):
-            raise TreeError(f"{node.path!r} has a size or digest that no file has")
+        elif not (0 <= node.size < 1 << 63 and is_id(node.digest)):
+            raise TreeError(f"{shown(node.path)} has a size or digest that no file has")
+        siblings = children.setdefault(parent, {})
+        if name in siblings:
+            raise TreeError(f"{shown(node.path)} is in the tree twice")
         siblings[name] = node
+    if astray := children.keys() - folders:
+        first = min(node.path for node in children[min(astray)].values())
+        raise TreeError(f"{shown(first)} is in the tree, its folder is not")
     return _directory_digest(b"", children)
 
 
 def _directory_digest(path: bytes, children: Mapping[bytes, Mapping[bytes, Node]]) -> bytes:
-    parts: list[bytes] = []
+    encoding = bytearray()
     seen: set[bytes] = set()
-    siblings = children[path]
+    siblings = children.get(path, {})
     for name in sorted(siblings):
         key = folded(name)
         if key in seen:
             raise TreeError(
-                f"two names in {quote(path) or 'the root'!r} differ in case or normal form alone: "
-                f"{quote(name)!r}"
+                f"two names in {shown(quote(path) or 'the root')} differ in case or normal form "
+                f"alone: {shown(quote(name))}"
             )
         seen.add(key)
         node = siblings[name]
         head = len(name).to_bytes(4, "little") + name
         if isinstance(node, File):
-            kind = b"x" if node.executable else b"f"
-            parts += (kind, head, node.size.to_bytes(8, "little"), bytes.fromhex(node.digest))
+            encoding += b"x" if node.executable else b"f"
+            encoding += head + node.size.to_bytes(8, "little") + bytes.fromhex(node.digest)
         elif isinstance(node, Link):
             target = unquote(node.target)
-            parts += (b"l", head, len(target).to_bytes(4, "little"), target)
+            encoding += b"l" + head + len(target).to_bytes(4, "little") + target
         else:
             below = path + b"/" + name if path else name
-            parts += (b"d", head, _directory_digest(below, children))
-    return derive(DIRECTORY_CONTEXT, *parts)
+            encoding += b"d" + head + _directory_digest(below, children)
+    return derive(DIRECTORY_CONTEXT, encoding)
 
 
 def tree_id(name: str, nodes: Iterable[Node]) -> EntryId:

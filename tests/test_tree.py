@@ -308,3 +308,31 @@ def test_kinds_of_entries_never_meet() -> None:
 def test_a_set_has_no_order(members: list[EntryId]) -> None:
     """A set is its members, each once, in any order."""
     assert tree.set_id(members) == tree.set_id([*reversed(members), *members])
+
+
+def test_trees_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More nodes than any real tree has are refused before they fill the memory."""
+    monkeypatch.setattr(tree, "NODE_LIMIT", 3)
+    nodes = [Folder(name) for name in "abcd"]
+
+    assert len(tree.digest(nodes[:3])) == 32
+    with pytest.raises(TreeError, match="has more than 3 files, links and folders"):
+        tree.digest(nodes)
+
+
+def test_messages_about_trees_are_short() -> None:
+    """A message shows the beginning of what is at fault, however long that is."""
+    long = "x" * 100_000
+    for refuse in (
+        lambda: tree.unquote(long + "%"),
+        lambda: tree.unquote(long + "%41"),
+        lambda: tree.unquote(long + "\ud800"),
+        lambda: tree.check_name(b"/" + long.encode()),
+        lambda: tree.check_tree_name(long + "\ud800"),
+        lambda: tree.check_target(long.encode(), b""),
+        lambda: tree.check_target(b"a", b"/" + long[:4000].encode()),
+        lambda: tree.check_target(b"a", b"b/../" + long[:4000].encode()),
+    ):
+        with pytest.raises(TreeError) as caught:
+            refuse()
+        assert len(caught.value.message) < 300
