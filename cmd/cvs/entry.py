@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from cvs.cli import Parser, size, table
+from cvs.cli import Parser, size
 from cvs.store import manifest, tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import AmbiguousPrefix, Store
@@ -37,8 +37,8 @@ def find(store: Store, text: str) -> EntryId:
         return store.find(text)
     except AmbiguousPrefix as error:
         rows = [row(entry, read(store, entry)) for entry in error.candidates]
-        lines = "".join(f"\n  {line}" for line in table(rows).splitlines())
-        raise InputError(error.message, hint=f"more digits name one of them:{lines}") from None
+        meant = "; ".join(f"{digits} {' '.join(rest).rstrip()}" for digits, *rest in rows)
+        raise InputError(error.message, hint=f"more digits name one of them: {meant}") from None
 
 
 def read(store: Store, entry: EntryId) -> manifest.Manifest | None:
