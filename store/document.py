@@ -7,24 +7,36 @@ error names the file and the field.
 
 import difflib
 import json
+import os
 import re
+import stat
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from cvs.store.errors import InputError
+from cvs.store.errors import SHOWN, InputError, IntegrityError
 
 if TYPE_CHECKING:
     import yaml
 
 T = TypeVar("T")
 
-#: Limits for documents from people; a lock of 300 packages has about 200 kB.
+#: Limits for documents from people, in bytes, levels and values; a lock of 300 packages has about
+#: 200 kB and 3,000 values. A value takes up to 250 bytes of memory, however short it is written.
 SIZE_LIMIT = 16 << 20
 DEPTH_LIMIT = 64
+VALUE_LIMIT = 250_000
+
+#: The same for YAML, whose reader takes a second for so many bytes or values.
+YAML_SIZE_LIMIT = 1 << 20
+YAML_VALUE_LIMIT = 20_000
 
 _INFINITIES = (float("inf"), float("-inf"))
+
+#: What decides how deep and how many the values of a JSON text are, and the texts in which such
+#: characters mean nothing. Possessive, so that no text takes long or much memory to pass over.
+_STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 #: An escape that stands for half a character, unless its other half is beside it.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -66,14 +78,36 @@ def read_bytes(path: str, *, limit: int = SIZE_LIMIT) -> bytes:
     return data
 
 
+def read_stored(path: str, limit: int) -> bytes:
+    """Reads a document that cvs itself keeps on the volume.
+
+    Raises:
+        FileNotFoundError: there is none.
+        IntegrityError: something else lies there, or it is larger than `limit` bytes.
+    """
+    # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise IntegrityError(f"{path} is not a file")
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(limit + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > limit:
+        raise IntegrityError(f"{path} is larger than {limit >> 20} MiB, too large for a document")
+    return data
+
+
 def load_json(data: bytes, where: str) -> Any:
     """Parses JSON strictly; `where` begins every message.
 
     Raises:
-        InputError: not UTF-8, not JSON, a duplicate key, NaN or infinity, too deep, too large.
+        InputError: not UTF-8, not JSON, a duplicate key, NaN or infinity, too deep, too large,
+            too many values.
     """
-    text = _text(data, where)
-    _check_depth(text, where)
+    text = _text(data, where, SIZE_LIMIT)
+    _check_structure(text, where)
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -106,7 +140,7 @@ def load_json(data: bytes, where: str) -> Any:
         raise InputError(f"{where}: a number is too long") from None
     if _SURROGATE.search(text):
         try:
-            json.dumps(value, ensure_ascii=False).encode()
+            msgspec.json.encode(value)
         except UnicodeEncodeError:
             raise InputError(
                 f"{where}: a text holds half a character (\\ud800 to \\udfff)"
@@ -122,45 +156,66 @@ def load_yaml(data: bytes, where: str) -> Any:
     """
     import yaml
 
-    text = _text(data, where)
+    text = _text(data, where, YAML_SIZE_LIMIT)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_counting_loader(where))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise InputError(f"{where} is not YAML: {error.problem or error.context}{place}") from None
+        problem = (error.problem or error.context or "")[:SHOWN]
+        raise InputError(f"{where} is not YAML: {problem}{place}") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # Numbers of escapes and directives that are out of all bounds are no YAMLError.
-        raise InputError(f"{where} is not YAML: {str(error).splitlines()[0]}") from None
-    except RecursionError:
-        raise InputError(f"{where} is nested deeper than {DEPTH_LIMIT} levels") from None
-    return None if node is None else _from_yaml(node, where, 0, set())
+        raise InputError(f"{where} is not YAML: {' '.join(str(error).splitlines()[:1])}") from None
+    return None if node is None else _from_yaml(node, where)
 
 
-def _from_yaml(node: "yaml.Node", where: str, depth: int, seen: set[int]) -> Any:
+def _counting_loader(where: str) -> type["yaml.SafeLoader"]:
+    """A loader that ends at what is refused anyway, before it is in memory as a whole."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        _depth = _count = 0
+
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
+            if self.check_event(yaml.AliasEvent):
+                raise InputError(f"{where}: aliases are not accepted (line {line})")
+            self._count += 1
+            if self._count > YAML_VALUE_LIMIT:
+                raise InputError(f"{where} has more than {YAML_VALUE_LIMIT:,} values (line {line})")
+            deeper = not self.check_event(yaml.ScalarEvent)
+            if deeper and self._depth >= DEPTH_LIMIT:
+                raise InputError(
+                    f"{where} is nested deeper than {DEPTH_LIMIT} levels (line {line})"
+                )
+            self._depth += 1
+            node = super().compose_node(parent, index)
+            self._depth -= 1
+            return node
+
+    return Loader
+
+
+def _from_yaml(node: "yaml.Node", where: str) -> Any:
     import yaml
 
     line = node.start_mark.line + 1
-    if depth >= DEPTH_LIMIT and isinstance(node, yaml.CollectionNode):
-        raise InputError(f"{where} is nested deeper than {DEPTH_LIMIT} levels (line {line})")
-    if id(node) in seen:
-        raise InputError(f"{where}: aliases are not accepted (line {line})")
-    seen.add(id(node))
     if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTIONS:
         raise _unknown_tag(node, where)
     if isinstance(node, yaml.MappingNode):
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = _from_yaml(key_node, where, depth + 1, seen)
+            key = _from_yaml(key_node, where)
             if not isinstance(key, str):
                 raise InputError(f"{where}: the key {key!r:.80} is not text (line {line})")
             if key in found:
                 line = key_node.start_mark.line + 1
                 raise InputError(f"{where}: the key {key[:80]!r} is there twice (line {line})")
-            found[key] = _from_yaml(value_node, where, depth + 1, seen)
+            found[key] = _from_yaml(value_node, where)
         return found
     if isinstance(node, yaml.SequenceNode):
-        return [_from_yaml(item, where, depth + 1, seen) for item in node.value]
+        return [_from_yaml(item, where) for item in node.value]
     value: str = node.value
     tag = node.tag.removeprefix(_YAML_TAG)
     if tag in ("str", "timestamp"):
@@ -277,31 +332,26 @@ def _sorted(value: Any) -> Any:
     return value
 
 
-def _text(data: bytes, where: str) -> str:
-    if len(data) > SIZE_LIMIT:
-        raise InputError(f"{where} is larger than {SIZE_LIMIT >> 20} MiB, too large for a document")
+def _text(data: bytes, where: str, limit: int) -> str:
+    if len(data) > limit:
+        raise InputError(f"{where} is larger than {limit >> 20} MiB, too large for a document")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{where} is not UTF-8 text (byte {error.start})") from None
 
 
-def _check_depth(text: str, where: str) -> None:
-    """Counts brackets outside of strings."""
-    depth, quoted, escaped = 0, False, False
-    for character in text:
-        if quoted:
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == '"':
-                quoted = False
-        elif character == '"':
-            quoted = True
-        elif character in "[{":
+def _check_structure(text: str, where: str) -> None:
+    """Counts brackets and commas outside of texts."""
+    depth = count = 0
+    for match in _STRUCTURE.finditer(text):
+        character = text[match.start()]
+        if character in "[{":
             depth += 1
             if depth > DEPTH_LIMIT:
                 raise InputError(f"{where} is nested deeper than {DEPTH_LIMIT} levels")
         elif character in "]}":
             depth -= 1
+        count += character in "[{,"
+        if count > VALUE_LIMIT:
+            raise InputError(f"{where} has more than {VALUE_LIMIT:,} values")

@@ -12,8 +12,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cvs.store import document
-from cvs.store.document import DEPTH_LIMIT, SIZE_LIMIT, load_json, load_yaml
-from cvs.store.errors import InputError
+from cvs.store.document import (
+    DEPTH_LIMIT,
+    SIZE_LIMIT,
+    VALUE_LIMIT,
+    YAML_SIZE_LIMIT,
+    YAML_VALUE_LIMIT,
+    load_json,
+    load_yaml,
+)
+from cvs.store.errors import InputError, IntegrityError
 
 WHERE = "versions/x.json"
 
@@ -98,6 +106,8 @@ def test_json_of_any_bytes(data: bytes) -> None:
         (b"// note\n{}", " is not JSON: expecting value (line 1, column 1)"),
         (b'"a\tb"', " is not JSON: invalid control character at (line 1, column 3)"),
         (b" " * (SIZE_LIMIT + 1), " is larger than 16 MiB, too large for a document"),
+        (b"[0" + b",0" * VALUE_LIMIT + b"]", " has more than 250,000 values"),
+        (b"[{}" + b",{}" * (VALUE_LIMIT // 2) + b"]", " has more than 250,000 values"),
     ],
 )
 def test_json_is_strict(data: bytes, message: str | None) -> None:
@@ -115,6 +125,8 @@ def test_json_at_its_limits() -> None:
     assert str(load_json(deep, WHERE)) == deep.decode()
     assert load_json(json.dumps([text]).encode(), WHERE) == [text]
     assert load_json(b"1" * 4000, WHERE) == int("1" * 4000)
+    assert load_json(b"[0" + b",0" * (VALUE_LIMIT - 1) + b"]", WHERE) == [0] * VALUE_LIMIT
+    assert load_json(json.dumps(["," * VALUE_LIMIT]).encode(), WHERE) == ["," * VALUE_LIMIT]
     assert load_json(b'"\\ud83d\\ude00"', WHERE) == "\N{GRINNING FACE}"
 
 
@@ -218,8 +230,8 @@ def test_yaml_numbers_that_are_none(text: str) -> None:
     [
         ("a: 1\na: 2", ": the key 'a' is there twice (line 2)"),
         ("a: {b: 1,\n  b: 1}", ": the key 'b' is there twice (line 2)"),
-        ("a: &x 1\nb: *x", ": aliases are not accepted (line 1)"),
-        ("a: &x [1]\nb:\n  - *x", ": aliases are not accepted (line 1)"),
+        ("a: &x 1\nb: *x", ": aliases are not accepted (line 2)"),
+        ("a: &x [1]\nb:\n  - *x", ": aliases are not accepted (line 3)"),
         ("&a [*a]", ": aliases are not accepted (line 1)"),
         ("b: *x", None),
         ("<<: {a: 1}", ": the tag 'tag:yaml.org,2002:merge' is not accepted (line 1)"),
@@ -246,8 +258,10 @@ def test_yaml_numbers_that_are_none(text: str) -> None:
         ("a: 1\n---\nb: 2", None),
         ("a: [", None),
         ("a: \0", None),
-        ("[" * 5000, f" is nested deeper than {DEPTH_LIMIT} levels"),
-        ("- " * 5000, f" is nested deeper than {DEPTH_LIMIT} levels"),
+        ("- \n" * (YAML_VALUE_LIMIT + 1), " has more than 20,000 values (line 20000)"),
+        (" " * (YAML_SIZE_LIMIT + 1), " is larger than 1 MiB, too large for a document"),
+        ("[" * 5000, f" is nested deeper than {DEPTH_LIMIT} levels (line 1)"),
+        ("- " * 5000, f" is nested deeper than {DEPTH_LIMIT} levels (line 1)"),
         ("[" * 65 + "]" * 65, f" is nested deeper than {DEPTH_LIMIT} levels (line 1)"),
     ],
 )
@@ -259,10 +273,9 @@ def test_yaml_is_strict(text: str, message: str | None) -> None:
 
 
 def test_yaml_bytes() -> None:
-    """As of JSON: UTF-8, with or without a byte order mark, and no more than 16 MiB."""
+    """As of JSON: UTF-8, with or without a byte order mark."""
     assert load_yaml(b"\xef\xbb\xbfa: 1", WHERE) == {"a": 1}
     assert refused(load_yaml, b"a: \xff") == " is not UTF-8 text (byte 3)"
-    assert "too large" in refused(load_yaml, b" " * (SIZE_LIMIT + 1))
 
 
 def test_yaml_brackets_that_do_not_nest() -> None:
@@ -302,6 +315,28 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert document.read_bytes(str(tmp_path / "large"), limit=5) == b"12345"
     with pytest.raises(InputError, match="is larger than 0 MiB"):
         document.read_bytes(str(tmp_path / "large"), limit=4)
+
+
+def test_files_of_the_volume(tmp_path: Path) -> None:
+    """What lies where cvs keeps a document is read if it is a file of a sane size, else refused."""
+    (tmp_path / "large").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("large")
+    os.mkfifo(tmp_path / "pipe")
+
+    assert document.read_stored(str(tmp_path / "large"), 5) == b"12345"
+    assert document.read_stored(str(tmp_path / "link"), 5) == b"12345"
+    for path, message in (
+        ("large", "is larger than 0 MiB, too large for a document"),
+        ("pipe", "is not a file"),
+        (".", "is not a file"),
+        ("/dev/zero", "is not a file"),
+    ):
+        place = os.path.join(tmp_path, path)
+        with pytest.raises(IntegrityError) as caught:
+            document.read_stored(place, 4)
+        assert caught.value.message == f"{place} {message}"
+    with pytest.raises(FileNotFoundError):
+        document.read_stored(str(tmp_path / "none"), 4)
 
 
 # Types.
