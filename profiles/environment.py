@@ -15,7 +15,6 @@ and in which nothing can be a library or program, are linked whole.
 
 import contextlib
 import os
-import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeGuard
 
@@ -24,6 +23,7 @@ from cvs.store import fs, manifest, refs, tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, content_path
 from cvs.store.errors import EntryMissing, InputError, IntegrityError, StoreError
+from cvs.store.scratch import Scratch, sweep
 from cvs.versions import interpreter
 from cvs.versions.interpreter import Probe
 from cvs.versions.lock import Interpreter
@@ -52,8 +52,8 @@ _HARMLESS = frozenset(
     }
 )
 
-#: Seconds after which a half-made environment belongs to nobody any more.
-_ABANDONED = 24 * 3600
+#: How the names of what is being made begin.
+_NEW = ".new-"
 
 
 class Environment(NamedTuple):
@@ -102,16 +102,12 @@ def ensure(
     if os.path.exists(os.path.join(made.path, MARKER)):
         return made
     files = plan(store, wheel_set, ".".join(probe.version.split(".")[:2]))
-    staged = os.path.join(parent, f".new-{fs.unique()}")
     try:
         fs.makedirs(parent)
-        _drop_abandoned(parent)
-        fs.mkdir(staged)
-        try:
-            _build(staged, files, probe, wheel_set)
-            _put(staged, made.path)
-        finally:
-            fs.remove_tree(staged)
+        sweep(parent, _NEW)
+        with Scratch(parent, _NEW) as scratch:
+            _build(scratch.folder, files, probe, wheel_set)
+            _put(scratch.folder, made.path)
     except OSError as error:
         raise StoreError(f"no environment can be made in {parent}: {error.strerror}") from None
     return made
@@ -127,9 +123,9 @@ def _put(staged: str, path: str) -> None:
         if not os.path.lexists(path):
             raise
         # What lies there lost its marker: somebody began to delete it.
-        fs.rename(path, f"{staged}.old")
-        fs.rename(staged, path)
-        fs.remove_tree(f"{staged}.old")
+        with Scratch(os.path.dirname(path), _NEW) as aside:
+            fs.rename(path, os.path.join(aside.folder, "old"))
+            fs.rename(staged, path)
 
 
 def plan(store: Store, wheel_set: EntryId, minor: str) -> dict[str, _Origin]:
@@ -303,13 +299,3 @@ def _make_folders(root: str, folders: Iterable[str]) -> None:
 
     for folder in folders:
         make(folder)
-
-
-def _drop_abandoned(parent: str) -> None:
-    """Removes what runs that were killed left half-made."""
-    with contextlib.suppress(OSError), os.scandir(parent) as scan:
-        for item in scan:
-            if item.name.startswith(".new-"):
-                with contextlib.suppress(OSError):
-                    if time.time() - item.stat(follow_symlinks=False).st_mtime > _ABANDONED:
-                        fs.remove_tree(item.path)

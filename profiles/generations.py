@@ -17,6 +17,7 @@ from cvs.store.errors import InputError, StoreError
 from cvs.store.leases import Lease
 from cvs.store.record import Record
 from cvs.store.record import read as read_record
+from cvs.store.scratch import Scratch
 from cvs.store.volume import Volume
 
 _RECORD = re.compile(r"([1-9][0-9]*)\.json")
@@ -133,13 +134,11 @@ class Profile:
             fs.symlink(str(number), permanent)
         except FileExistsError:
             pass
-        temporary = os.path.join(self.folder, f"{fs.unique()}.new")
-        fs.link(permanent, temporary)
-        try:
+        # Renaming one hard link over another of the same inode does nothing and leaves both.
+        with Scratch(self.volume.tmp) as scratch:
+            temporary = os.path.join(scratch.folder, "current")
+            fs.link(permanent, temporary)
             fs.rename(temporary, self.current_link)
-        finally:
-            # Renaming one hard link over another of the same inode does nothing and leaves both.
-            fs.remove_tree(temporary)
         fs.sync_folder(self.folder)
         return True
 

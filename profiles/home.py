@@ -5,7 +5,7 @@ import os
 
 from cvs.profiles import state
 from cvs.profiles.generations import Profile
-from cvs.store import fs
+from cvs.store import fs, scratch
 from cvs.store.errors import InputError
 from cvs.store.volume import FOLDERS, Volume
 
@@ -76,7 +76,7 @@ def point(home: str, profile: Profile, *, replace: bool) -> str | None:
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         moved = f"{home}.before-cvs-{stamp}"
         fs.rename(home, moved)
-    fs.replace_symlink(wanted, home)
+    scratch.replace_symlink(wanted, home)
     return moved
 
 

@@ -9,7 +9,6 @@ ignored in the parent; a node whose import fails leaves a healthy server.
 import ast
 import collections
 import contextlib
-import ctypes
 import functools
 import os
 import re
@@ -22,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import IO, Self
 
+from cvs.profiles import child
 from cvs.profiles.seal import Seal
 from cvs.store.errors import InputError, RunError
 
@@ -34,9 +34,6 @@ LOG_TAIL = 40
 
 _DENIED = re.compile(r"Permission ?denied|PermissionError|\[Errno 13\]", re.IGNORECASE)
 _IMPORT_FAILED = re.compile(r"\(IMPORT FAILED\): (?P<path>.+?)\s*$")
-
-_LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
 
 #: What of the caller's environment must not reach a locked environment.
 _DROPPED = (
@@ -315,7 +312,6 @@ class ComfyUI:
 
 
 def _in_child(seal: Seal) -> None:
-    """Between fork and exec: SIGINT as a program expects it, no life without the parent, sealed."""
+    """Between fork and exec: SIGINT as a program expects it, and what every child is."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    seal.apply()
+    child.settle(seal)

@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from cvs.profiles import environment, home, state, view
 from cvs.profiles.generations import Profile
-from cvs.store import fs, leases
+from cvs.store import leases
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, content_path
 from cvs.store.errors import CvsError, EntryMissing, InputError, StoreError
@@ -151,12 +151,9 @@ def _publish(
     number = profile.find(wanted)
     new = number is None
     if number is None:
-        staged = view.build(store, wanted)
-        try:
+        with view.building(store, wanted) as staged:
             number = profile.publish(lease)
             view.place(staged, profile.view(number))
-        finally:
-            fs.remove_tree(staged)
     view.ensure(store, profile, number)
     switched = profile.flip(number)
     before = home.version_at(target.home, store.volume.profiles)

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from cvs.profiles import environment, process, realize, scratch, seal, state, view
+from cvs.profiles import environment, process, realize, seal, state, view
 from cvs.profiles.generations import Profile
 from cvs.store import fs
 from cvs.store.entries import Store
 from cvs.store.errors import InputError
 from cvs.store.progress import Progress
 from cvs.store.record import Record
+from cvs.store.scratch import SHORT, Scratch, sweep
 from cvs.versions import interpreter, resolve
 from cvs.versions.lock import Interpreter
 
@@ -72,7 +73,7 @@ def open_session(
     record = profile.record(number)
     with (
         profile.lease(number) as lease,
-        scratch.hold(os.path.join(local_root, "run")) as own_scratch,
+        _scratch(local_root) as held,
     ):
         lease.keep_alive()
         realize.check_entries(store, record)
@@ -87,7 +88,7 @@ def open_session(
         made = environment.ensure(store, record.wheel_set, locked, found, local_root)
         core = next(place.target for place in record.links if not place.path)
         databases = os.path.join(local_root, "databases")
-        temporary = os.path.join(own_scratch, "tmp")
+        temporary = os.path.join(held.folder, "tmp")
         for path in (temporary, databases):
             fs.makedirs(path)
         variables = process.environment(
@@ -110,11 +111,19 @@ def open_session(
                 python=made.python,
                 variables=variables,
                 seal=sealed,
-                scratch=own_scratch,
+                scratch=held.folder,
                 database=os.path.join(databases, f"{profile.version}-{core[:16]}.db"),
             )
         finally:
             sealed.close()
+
+
+def _scratch(local_root: str) -> Scratch:
+    """A folder for the files of one session, sockets among them."""
+    parent = os.path.join(local_root, "run")
+    fs.makedirs(parent)
+    sweep(parent)
+    return Scratch(parent, digits=SHORT)
 
 
 #: Caches of libraries that nodes use: variable, and where it leads below HOME if it is unset.

@@ -13,7 +13,7 @@ Nothing of it is ever part of an entry.
 import errno
 import os
 
-from cvs.store import fs
+from cvs.store import fs, scratch
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import StoreError
@@ -65,7 +65,7 @@ def prepare(volume: Volume, version: str, models_dir: str, *, examples: str | No
             hint=f"move what is in it to {models_dir}, and it away",
         ) from None
     if there != target:
-        fs.replace_symlink(target, link)
+        scratch.replace_symlink(target, link, volume.tmp)
     return root
 
 
@@ -104,23 +104,22 @@ def mount_point(path: str) -> str:
 
 def _seed(examples: str, target: str, tmp: str) -> None:
     """Makes an input folder with copies of the core's example files, whole or not at all."""
-    staged = os.path.join(tmp, fs.unique())
-    fs.mkdir(staged)
     try:
         with os.scandir(examples) as items:
             files = [item.name for item in items if item.is_file(follow_symlinks=False)]
-        for name in files:
-            with open(os.path.join(examples, name), "rb") as file:
-                fs.write_file(os.path.join(staged, name), file.read())
-        fs.makedirs(os.path.dirname(target))
-        fs.rename(staged, target)
     except FileNotFoundError:
         # A core without examples: the folder is made empty.
-        fs.remove_tree(staged)
-    except OSError as error:
-        fs.remove_tree(staged)
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
+        return
+    with scratch.Scratch(tmp) as staged:
+        for name in files:
+            with open(os.path.join(examples, name), "rb") as file:
+                fs.write_file(os.path.join(staged.folder, name), file.read())
+        fs.makedirs(os.path.dirname(target))
+        try:
+            fs.rename(staged.folder, target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
 
 def private_name(place: Place) -> str:
@@ -160,17 +159,15 @@ def _ensure_copy(store: Store, version: str, place: Place, name: str, below: str
     prefix = os.fsencode(below)
     if below and not any(unquote(node.path).startswith(prefix) for node in document.nodes):
         return
-    staged = os.path.join(store.volume.tmp, fs.unique())
-    try:
-        _copy_tree(store, place, document, staged, prefix)
+    with scratch.Scratch(store.volume.tmp) as staged:
+        _copy_tree(store, place, document, staged.folder, prefix)
         fs.makedirs(os.path.dirname(target))
-        fs.rename(staged, target)
-    except OSError:
-        # Another host was first: its copy is as good.
-        if not os.path.isdir(target):
-            raise
-    finally:
-        fs.remove_tree(staged)
+        try:
+            fs.rename(staged.folder, target)
+        except OSError:
+            # Another host was first: its copy is as good.
+            if not os.path.isdir(target):
+                raise
 
 
 def _copy_tree(
@@ -180,7 +177,6 @@ def _copy_tree(
     never from stat."""
     source = os.fsencode(os.path.join(store.volume.store, place.target)) + b"/"
     root = os.fsencode(staged) + b"/"
-    fs.mkdir(staged)
     # Ascending by path: a folder comes before what is in it.
     for node in document.nodes:
         path = unquote(node.path)

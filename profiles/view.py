@@ -14,9 +14,11 @@ models inside the store. Folders that the lock adds something to are real folder
 """
 
 import ast
+import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator
 
 from cvs.profiles import state
 from cvs.profiles.generations import Profile
@@ -26,6 +28,7 @@ from cvs.store.entries import Store
 from cvs.store.errors import InputError, IntegrityError
 from cvs.store.manifest import TreeManifest
 from cvs.store.record import Place, Record
+from cvs.store.scratch import Scratch
 from cvs.store.tree import Folder, unquote
 
 EXTRA_PATHS = "extra_model_paths.yaml"
@@ -37,21 +40,18 @@ _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 _OWN = frozenset({"custom_nodes", "models", EXTRA_PATHS, state.WEB, *state.LINKED})
 
 
-def build(store: Store, record: Record) -> str:
-    """Builds the view of a record in tmp/, complete and synced; returns its path.
+@contextlib.contextmanager
+def building(store: Store, record: Record) -> Iterator[str]:
+    """Builds the view of a record in tmp/, complete and synced: its path, for `place`.
 
     Raises:
         InputError: a node or model has the name of one that the core brings along.
         EntryMissing, IntegrityError: an entry of the record is not usable.
     """
-    staged = os.path.join(store.volume.tmp, fs.unique())
-    try:
-        _build(store, record, staged)
-        fs.sync_tree(staged, store.volume.filesystem)
-    except BaseException:
-        fs.remove_tree(staged)
-        raise
-    return staged
+    with Scratch(store.volume.tmp) as scratch:
+        _build(store, record, scratch.folder)
+        fs.sync_tree(scratch.folder, store.volume.filesystem)
+        yield scratch.folder
 
 
 def place(staged: str, path: str) -> None:
@@ -64,14 +64,11 @@ def place(staged: str, path: str) -> None:
 
 
 def ensure(store: Store, profile: Profile, number: int) -> str:
-    """The view of a generation, built where it is missing. Raises what `build` raises."""
+    """The view of a generation, built where it is missing. Raises what `building` raises."""
     path = profile.view(number)
     if not os.path.isdir(path):
-        staged = build(store, profile.record(number))
-        try:
+        with building(store, profile.record(number)) as staged:
             place(staged, path)
-        finally:
-            fs.remove_tree(staged)
     return path
 
 
@@ -80,7 +77,6 @@ def _build(store: Store, record: Record, staged: str) -> None:
     base = os.path.join(store.volume.store, core.target)
     children = _children(store, core)
     top = children[""]
-    fs.mkdir(staged)
     for name in sorted(top):
         if name in _OWN:
             continue

@@ -35,7 +35,7 @@ def mkdir(path: Path, mode: int = 0o755) -> None:
     os.mkdir(path, mode)
 
 
-def makedirs(path: str) -> None:
+def makedirs(path: str, mode: int = 0o755) -> None:
     """Makes a folder and its parents; one that exists is fine, whoever made it."""
     if os.path.isdir(path):
         return
@@ -43,7 +43,7 @@ def makedirs(path: str) -> None:
     if parent and parent != path:
         makedirs(parent)
     try:
-        mkdir(path)
+        mkdir(path, mode)
     except FileExistsError:
         if not os.path.isdir(path):
             raise
@@ -216,29 +216,6 @@ def _forgiving(call: Callable[[str], None], path: str) -> None:
         call(path)
     except FileNotFoundError:
         pass
-
-
-def replace_file(path: str, data: bytes) -> None:
-    """Gives `path` new content in one rename, making its folder; readers see old or new, whole."""
-    folder, name = os.path.split(os.path.abspath(path))
-    makedirs(folder)
-    staged = os.path.join(folder, f".{name}.{unique()}")
-    try:
-        write_synced(staged, data)
-        rename(staged, path)
-    finally:
-        remove_tree(staged)
-
-
-def replace_symlink(target: str, path: str) -> None:
-    """Points the link `path` at `target` in one rename; a folder there is never replaced."""
-    temporary = f"{path}.{unique()}"
-    symlink(target, temporary)
-    try:
-        rename(temporary, path)
-    except BaseException:
-        _forgiving(unlink, temporary)
-        raise
 
 
 def unique() -> str:

@@ -20,6 +20,7 @@ from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import StoreError
 from cvs.store.record import Record, encode, read
+from cvs.store.scratch import Scratch, server_time
 from cvs.store.volume import Volume
 
 #: Seconds between two renewals of a heartbeat.
@@ -51,15 +52,15 @@ class Lease:
     def take(cls, volume: Volume, record: Record) -> Self:
         """Writes a lease; on return it is visible to every later reader."""
         lease = cls(volume, fs.unique())
-        staged = os.path.join(volume.tmp, f"{lease.name}.json")
-        try:
+        with Scratch(volume.tmp) as scratch:
+            staged = os.path.join(scratch.folder, "lease")
             fs.write_synced(staged, encode(record), 0o444)
-            fs.mkdir(lease.heartbeat)
-            fs.rename(staged, lease.path)
-        except BaseException:
-            fs.remove_tree(staged)
-            lease.drop()
-            raise
+            try:
+                fs.mkdir(lease.heartbeat)
+                fs.rename(staged, lease.path)
+            except BaseException:
+                lease.drop()
+                raise
         return lease
 
     @classmethod
@@ -171,12 +172,7 @@ def held(volume: Volume) -> list[tuple[str, Record, float]]:
         return []
     if not names:
         return []
-    probe = os.path.join(volume.tmp, fs.unique())
-    fs.mkdir(probe)
-    try:
-        now = os.stat(probe).st_mtime
-    finally:
-        fs.rmdir(probe)
+    now = server_time(volume.tmp)
     found = []
     for name in sorted(names):
         path = os.path.join(volume.leases, name)

@@ -8,7 +8,7 @@ import os
 
 from blake3 import blake3
 
-from cvs.store import fs
+from cvs.store import fs, scratch
 from cvs.store.digest import EntryId, is_id
 from cvs.store.volume import Volume
 
@@ -36,4 +36,4 @@ def put(volume: Volume, kind: str, ref: str, entry: EntryId) -> None:
     """Notes that a key leads to an entry."""
     folder = os.path.join(volume.refs, kind)
     fs.makedirs(folder)
-    fs.replace_symlink(entry, os.path.join(folder, ref))
+    scratch.replace_symlink(entry, os.path.join(folder, ref), volume.tmp)

@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from cvs.store import fs, manifest, tree
 from cvs.store.digest import EntryId, copy_hashed
+from cvs.store.scratch import Scratch
 
 T = TypeVar("T")
 
@@ -32,18 +33,8 @@ class Staged:
         self.folder = folder
 
 
-class Stage:
+class Stage(Scratch):
     """A folder of its own in tmp/ for one entry; removed on leaving unless it was published."""
-
-    def __init__(self, tmp: str) -> None:
-        self.folder = os.path.join(tmp, fs.unique())
-
-    def __enter__(self) -> "Stage":
-        fs.mkdir(self.folder)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        fs.remove_tree(self.folder)
 
     def tree(self, name: str) -> "TreeWriter":
         """Begins a tree entry whose folder is called `name`."""

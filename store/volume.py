@@ -20,7 +20,7 @@ Nothing inside holds an absolute path of the volume: it is mounted at different 
 
 import os
 
-from cvs.store import fs
+from cvs.store import fs, scratch
 from cvs.store.errors import StoreError
 
 #: The layout that this code writes; a volume with a newer one is left alone.
@@ -95,7 +95,7 @@ class Volume:
             )
 
     def prepare(self) -> None:
-        """Makes the folders and the format file; does nothing where they are.
+        """Makes the folders and the format file where they are missing, and sweeps tmp/.
 
         Raises:
             StoreError: as `check`.
@@ -103,13 +103,10 @@ class Volume:
         self.check()
         for name in FOLDERS:
             fs.makedirs(os.path.join(self.root, name))
+        scratch.sweep(self.tmp)
         if self.exists():
             return
         # Last, so that a volume with a format file is whole; two hosts write the same bytes.
-        staged = os.path.join(self.tmp, fs.unique())
-        try:
-            fs.write_synced(staged, f"cvs-layout {LAYOUT}\n".encode())
-            fs.rename(staged, os.path.join(self.root, "format"))
-        except BaseException:
-            fs.remove_tree(staged)
-            raise
+        scratch.replace_file(
+            os.path.join(self.root, "format"), f"cvs-layout {LAYOUT}\n".encode(), self.tmp
+        )

@@ -7,7 +7,6 @@ import msgspec
 
 from cvs.profiles import state, view
 from cvs.profiles.generations import Profile
-from cvs.store import fs
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.leases import Lease
@@ -185,10 +184,8 @@ def generation(store: Store, made: Record) -> int:
     profile = Profile(store.volume, made.version)
     state.prepare(store.volume, made.version, store.volume.models)
     state.ensure_private(store, made)
-    with Lease.take(store.volume, made) as lease:
-        staged = view.build(store, made)
+    with Lease.take(store.volume, made) as lease, view.building(store, made) as staged:
         number = profile.publish(lease)
         view.place(staged, profile.view(number))
-        fs.remove_tree(staged)
         profile.flip(number)
     return number

@@ -192,7 +192,7 @@ def test_flipping_uses_what_works_on_a_full_volume(
     monkeypatch.setattr(fs, "observer", lambda call, _: calls.append(call))
     profile.flip(2)
 
-    assert set(calls) <= {"symlink", "link", "rename", "unlink", "fsync"}
+    assert set(calls) <= {"mkdir", "symlink", "link", "rename", "unlink", "rmdir", "fsync"}
 
 
 def test_flipping_may_fail(profile: Profile) -> None:
@@ -367,8 +367,10 @@ def test_the_lease_comes_first(
         ("mkdir", "leases"),
         ("link", "leases"),
         ("symlink", "profiles"),
-        ("link", "profiles"),
+        ("mkdir", "tmp"),
+        ("link", "tmp"),
         ("rename", "profiles"),
+        ("rmdir", "tmp"),
         ("unlink", "leases"),
         ("rmdir", "leases"),
     ]

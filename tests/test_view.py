@@ -66,11 +66,8 @@ def shape(root: Path) -> dict[str, str]:
 
 def build(store: Store, record: Record) -> dict[str, str]:
     """The shape of a view that is built and dropped."""
-    staged = view.build(store, record)
-    try:
+    with view.building(store, record) as staged:
         return shape(Path(staged))
-    finally:
-        fs.remove_tree(staged)
 
 
 # What it consists of.
@@ -260,8 +257,8 @@ def test_a_core_that_is_gone(store: Store) -> None:
     made = locks.stored(store)
     os.rename(store.path(made.entries[0]), os.path.join(store.volume.root, "gone"))
     os.rename(store.path(made.entries[1]), os.path.join(store.volume.root, "gone too"))
-    with pytest.raises(EntryMissing):
-        view.build(store, made)
+    with pytest.raises(EntryMissing), view.building(store, made):
+        pass
 
     assert leftovers(store.volume) == []
 
@@ -271,9 +268,9 @@ def test_a_core_that_is_gone(store: Store) -> None:
 
 def extra(store: Store, files: Mapping[str, bytes | None]) -> dict[str, dict[str, object]]:
     """What the view of a core with these files says in its extra_model_paths.yaml."""
-    staged = view.build(store, locks.stored(store, files))
-    found: dict[str, dict[str, object]] = yaml.safe_load(Path(staged, view.EXTRA_PATHS).read_text())
-    fs.remove_tree(staged)
+    with view.building(store, locks.stored(store, files)) as staged:
+        text = Path(staged, view.EXTRA_PATHS).read_text()
+    found: dict[str, dict[str, object]] = yaml.safe_load(text)
     return found
 
 
@@ -351,8 +348,8 @@ def test_folders_of_odd_names(store: Store) -> None:
             writer.folder(b"models/" + name)
         (core,) = store.publish(writer.finish())
     made = locks.record(links=(locks.Place("", store.content(core)),))
-    staged = view.build(store, made)
-    found = yaml.safe_load(Path(staged, view.EXTRA_PATHS).read_text())
+    with view.building(store, made) as staged:
+        found = yaml.safe_load(Path(staged, view.EXTRA_PATHS).read_text())
 
     assert found["cvs_models"] == {
         "base_path": "../../../state/x/models",

@@ -9,7 +9,7 @@ import os
 
 import msgspec
 
-from cvs.store import fs
+from cvs.store import fs, scratch
 from cvs.store.volume import Volume
 from cvs.versions.lock import Submodule
 
@@ -43,4 +43,4 @@ def put(volume: Volume, key: str, facts: Facts) -> None:
         return
     folder = os.path.join(volume.refs, _KIND)
     fs.makedirs(folder)
-    fs.replace_symlink(text, os.path.join(folder, key))
+    scratch.replace_symlink(text, os.path.join(folder, key), volume.tmp)

@@ -4,8 +4,6 @@ No checkout is made: every object is read as it is, hashed, and compared with th
 commit gives it, so no attribute, filter or hook has a say and the entry is exactly the tree.
 """
 
-import tempfile
-
 import msgspec
 
 from cvs.store import progress as talk
@@ -15,11 +13,11 @@ from cvs.store.entries import Store
 from cvs.store.errors import EntryMissing, InputError, OfflineError
 from cvs.store.manifest import content_size
 from cvs.store.progress import Progress
-from cvs.versions import facts
+from cvs.versions import facts, temporary
 from cvs.versions.facts import Facts
 from cvs.versions.git_fetch import Gathering
 from cvs.versions.git_objects import in_words
-from cvs.versions.git_process import TEMPORARY, workspace
+from cvs.versions.git_process import workspace
 from cvs.versions.git_refs import SHORT, Resolved, abbreviated, named, tips_of, unknown
 from cvs.versions.git_tree import write_part
 from cvs.versions.lock import Submodule
@@ -119,8 +117,8 @@ def fetch_commit(
             f"{where}: {repository.shown} at {commit} is not stored yet and no connection "
             "may be made"
         )
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder:
-        gathering = Gathering(folder, progress, offline)
+    with temporary.folder() as held:
+        gathering = Gathering(held.folder, progress, offline)
         gathering.add(repository, commit, b"", ref, 0)
         with store.stage() as stage:
             writer = stage.tree(name)

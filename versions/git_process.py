@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO
 
 from cvs.store.errors import SourceError
+from cvs.versions import temporary
 from cvs.versions.repository import Repository
 
 #: Variables by which a surrounding git call, such as a hook that starts cvs, names its own
@@ -59,9 +60,6 @@ _VARIABLES = {
 
 #: How ssh is called where the user has not said how.
 _SSH = ("core.sshCommand", "ssh -o BatchMode=yes -o ConnectTimeout=30")
-
-#: How the names of temporary folders begin.
-TEMPORARY = "cvs-git-"
 
 #: Seconds that git gets to end by itself once it was told to.
 _GRACE = 5.0
@@ -194,8 +192,8 @@ class Git:
 @contextlib.contextmanager
 def workspace(repository: Repository) -> Iterator[Git]:
     """Git in a temporary folder of its own."""
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder:
-        yield Git(folder, repository)
+    with temporary.folder() as held:
+        yield Git(held.folder, repository)
 
 
 def _environment(

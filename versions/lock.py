@@ -8,7 +8,7 @@ import os
 
 import msgspec
 
-from cvs.store import document, fs
+from cvs.store import document, fs, scratch
 from cvs.store.digest import EntryId, is_id
 from cvs.store.errors import InputError
 from cvs.versions.paths import relative_path
@@ -218,16 +218,12 @@ def write(path: str, lock: Lock, tmp: str) -> None:
         tmp: the volume's folder for what is unfinished; a lock elsewhere is written beside itself,
             for no rename leads from one file system to another.
     """
-    folder, name = os.path.split(os.path.abspath(path))
+    folder = os.path.dirname(os.path.abspath(path))
     fs.makedirs(folder)
-    if os.path.dirname(folder) == os.path.dirname(tmp):
-        staged = os.path.join(tmp, fs.unique())
-    else:
-        staged = os.path.join(folder, f".{name}.{fs.unique()}")
-    try:
+    inside = os.path.dirname(folder) == os.path.dirname(tmp)
+    with scratch.beside(folder, tmp if inside else None) as held:
+        staged = os.path.join(held.folder, "lock")
         fs.write_synced(staged, encode(lock))
         if os.path.isfile(path) and _is_before(document.read_bytes(path), path):
             fs.rename(path, path + BEFORE)
         fs.rename(staged, path)
-    finally:
-        fs.remove_tree(staged)

@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import subprocess
-import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from cvs.store.errors import CvsError, InputError, OfflineError, SourceError
 from cvs.store.ingest import chunks
 from cvs.store.progress import SILENT, Progress
-from cvs.versions import conflict, download
+from cvs.versions import conflict, download, temporary
 from cvs.versions.interpreter import Probe
 from cvs.versions.lock import Python, Wheel
 from cvs.versions.requirements import Requirement
@@ -88,8 +87,8 @@ def resolve(
                 "the Python packages are not locked yet and no connection may be made",
                 hint="give a folder of wheels with --wheels-dir",
             )
-        with tempfile.TemporaryDirectory(prefix="cvs-resolve-") as folder:
-            run = _Run(folder, wanted, settings, probe, exclude_newer, links, offline)
+        with temporary.folder() as held:
+            run = _Run(held.folder, wanted, settings, probe, exclude_newer, links, offline)
             packages = run.pylock(previous, progress)
             by = run.requirers(packages)
             lenders = [url for url in (settings.index_url, *settings.extra_index_urls) if url]

@@ -7,7 +7,6 @@ folders of find_links, its URL. Every place is believed only as far as the lock'
 import concurrent.futures
 import contextlib
 import os
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from urllib.parse import unquote, urlsplit
@@ -19,7 +18,7 @@ from cvs.store.errors import InputError, IntegrityError, OfflineError, SourceErr
 from cvs.store.progress import SILENT, Progress, Task
 from cvs.store.stage import Staged
 from cvs.store.tree import set_id
-from cvs.versions import interpreter, parallel, wheel
+from cvs.versions import interpreter, parallel, temporary, wheel
 from cvs.versions.interpreter import Probe
 from cvs.versions.lock import Python, Wheel
 from cvs.versions.spec import PythonSettings
@@ -145,14 +144,14 @@ class _Fetch:
         ordered = sorted(lacking, key=lambda one: (-(one.size or 0), one.file))
         total = sum(one.size or 0 for one in lacking)
         with (
-            tempfile.TemporaryDirectory(prefix="cvs-wheels-") as scratch,
+            temporary.folder() as held,
             contextlib.ExitStack() as stages,
             self.progress.task(f"{len(lacking)} Python packages", total) as task,
             concurrent.futures.ThreadPoolExecutor(PARALLEL) as pool,
         ):
             waiting: list[tuple[Wheel, Staged]] = []
             futures = {
-                pool.submit(self._stage, one, found[one.file], scratch, stages, task): one
+                pool.submit(self._stage, one, found[one.file], held.folder, stages, task): one
                 for one in ordered
             }
             try:

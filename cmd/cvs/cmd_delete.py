@@ -8,6 +8,7 @@ from cvs.profiles import home, state
 from cvs.profiles.generations import Profile
 from cvs.store import fs, leases
 from cvs.store.errors import InputError
+from cvs.store.scratch import Scratch
 
 EXAMPLES = """\
   cvs delete wan-demo
@@ -82,8 +83,7 @@ def _delete(profile: Profile, others: list[str]) -> None:
     fs.remove_tree(profile.current_link)
     if os.path.isdir(profile.folder):
         # Out of sight in one rename; a killed delete leaves nothing that looks realized.
-        trash = os.path.join(profile.volume.tmp, fs.unique())
-        fs.rename(profile.folder, trash)
-        fs.remove_tree(trash)
+        with Scratch(profile.volume.tmp) as trash:
+            fs.rename(profile.folder, os.path.join(trash.folder, profile.version))
     for path in others:
         fs.remove_tree(path)

@@ -11,7 +11,7 @@ from cvs import running
 from cvs.cli import Parser, Session, size
 from cvs.profiles import process
 from cvs.profiles.client import Client, Event, Output
-from cvs.store import document, fs
+from cvs.store import document, fs, scratch
 from cvs.store.errors import InputError, RunError
 
 EXAMPLES = """\
@@ -89,7 +89,7 @@ def run(arguments: list[str]) -> int:
         content = b"".join(client.download(first))
     encoded = base64.b64encode(content).decode()
     if options.out_file:
-        fs.replace_file(options.out_file, encoded.encode())
+        scratch.replace_file(options.out_file, encoded.encode())
     answer: dict[str, Any] = {
         "version_id": opened.version,
         "output_mode": "base64",

@@ -67,7 +67,7 @@ def remember(
         made: the folder of its environment.
         entries: its closure.
     """
-    from cvs.store import fs
+    from cvs.store import scratch
 
     settings = Settings(environment)
     name = os.path.basename(version).removesuffix(".json")
@@ -80,7 +80,7 @@ def remember(
     try:
         links = [f"{path}\t{os.readlink(path)}" for path in paths]
         lines = [_fingerprint(settings, version), str(number), made, " ".join(entries), *links]
-        fs.replace_file(_note(settings, version), "\n".join(lines).encode())
+        scratch.replace_file(_note(settings, version), "\n".join(lines).encode())
     except OSError:
         # Another realize is under way, or the disk is full: the next one takes the whole way.
         return

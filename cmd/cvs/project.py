@@ -4,7 +4,7 @@ import os
 
 from cvs.cli import Session
 from cvs.profiles.generations import Profile
-from cvs.store import document
+from cvs.store import document, scratch
 from cvs.store.errors import InputError
 from cvs.versions import spec as specs
 from cvs.versions.access import Access, check_wheels_dir
@@ -101,8 +101,7 @@ def write_spec(path: str, data: object, *, replace: bool) -> None:
     Raises:
         InputError: the file exists and may not be replaced, or its folder cannot be written.
     """
-    from cvs.store import fs
 
     if os.path.lexists(path) and not replace:
         raise InputError(f"{path} exists already", hint="--force replaces it")
-    fs.replace_file(path, document.pretty(data))
+    scratch.replace_file(path, document.pretty(data))
