@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cvs.store import fs, manifest
 from cvs.store.digest import SHORTEST_PREFIX, EntryId, is_id, is_prefix
+from cvs.store.document import read_stored
 from cvs.store.errors import EntryMissing, InputError, IntegrityError
 from cvs.store.stage import Stage, Staged
 from cvs.store.tree import TreeError
@@ -83,8 +84,7 @@ class Store:
         """
         path = os.path.join(self.volume.store, entry, manifest.NAME)
         try:
-            with open(path, "rb") as file:
-                data = file.read()
+            data = read_stored(path, manifest.SIZE_LIMIT)
         except FileNotFoundError:
             raise EntryMissing(f"the store has no entry {entry}") from None
         return manifest.decode(data, path)

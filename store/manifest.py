@@ -5,17 +5,24 @@ decides the entry's id; `origin` and `created` are advice that honest writers ma
 """
 
 import re
+from typing import Annotated
 
 import msgspec
 
 from cvs.store import tree
-from cvs.store.digest import EntryId, is_id
-from cvs.store.errors import IntegrityError
+from cvs.store.digest import LENGTH, EntryId, is_id
+from cvs.store.errors import IntegrityError, shown
 
 #: The version of the format that this code writes, and the newest it reads.
 FORMAT = 1
 
 NAME = tree.RESERVED
+
+#: Bytes of the largest manifest; one of as many nodes as a tree may have is about as large.
+SIZE_LIMIT = 32 << 20
+
+#: A text of JSON, in which brackets mean nothing.
+_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 #: How the file of a file entry may be called; the manifest of another writer may come from afar.
 _CONTENT = re.compile(r"content(\.[a-z0-9]{1,16})?", re.ASCII)
@@ -56,7 +63,8 @@ class SetManifest(_Document, frozen=True, tag="set"):
     """A set of other entries, with no content of its own; marking follows its members."""
 
     format: int
-    members: tuple[EntryId, ...]
+    # The first that is too short ends the reading: millions of them would fill the memory.
+    members: tuple[Annotated[EntryId, msgspec.Meta(min_length=LENGTH, max_length=LENGTH)], ...]
     origin: str = ""
     created: str = ""
 
@@ -80,8 +88,15 @@ def identity(manifest: Manifest) -> EntryId:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The bytes of `manifest.json`: JSON on one line and a final newline."""
-    return msgspec.json.encode(manifest) + b"\n"
+    """The bytes of `manifest.json`: JSON on one line and a final newline.
+
+    Raises:
+        TreeError: its names make it larger than any reader takes.
+    """
+    data = msgspec.json.encode(manifest) + b"\n"
+    if len(data) > SIZE_LIMIT:
+        raise tree.TreeError(f"the entry's manifest would be larger than {SIZE_LIMIT >> 20} MiB")
+    return data
 
 
 def decode(data: bytes, where: str) -> Manifest:
@@ -91,13 +106,15 @@ def decode(data: bytes, where: str) -> Manifest:
         IntegrityError: not a manifest, or of a format newer than this code reads, or its parts
             contradict each other.
     """
+    if fault := _excess(data):
+        raise IntegrityError(f"{where} is not a manifest: {fault}")
     try:
         manifest = _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise IntegrityError(f"{where} is not a manifest: {error}") from error
     if manifest.format > FORMAT:
         raise IntegrityError(
-            f"{where} has format {manifest.format}, this cvs reads up to {FORMAT}",
+            f"{where} has format {str(manifest.format)[:20]}, this cvs reads up to {FORMAT}",
             hint="update cvs",
         )
     if fault := _fault(manifest):
@@ -105,14 +122,25 @@ def decode(data: bytes, where: str) -> Manifest:
     return manifest
 
 
+def _excess(data: bytes) -> str | None:
+    """What would fill the memory before anything of it can be judged."""
+    if len(data) > SIZE_LIMIT:
+        return f"it is larger than {SIZE_LIMIT >> 20} MiB"
+    # Each node is a list. Names seldom have brackets, so the texts are seldom looked for.
+    lists = tree.NODE_LIMIT + 1
+    if data.count(b"[") > lists and _TEXT.sub(b"", data).count(b"[") > lists:
+        return f"it has more than {tree.NODE_LIMIT:,} nodes"
+    return None
+
+
 def _fault(manifest: Manifest) -> str | None:
     """What no writer could have meant, nodes of a tree aside: `identity` judges those."""
     if manifest.format < 1:
-        return f"there is no format {manifest.format}"
+        return f"there is no format {str(manifest.format)[:20]}"
     if isinstance(manifest, FileManifest):
         digests = [manifest.digest, manifest.sha256]
         if not _CONTENT.fullmatch(manifest.content):
-            return f"its file cannot be called {manifest.content!r}"
+            return f"its file cannot be called {shown(manifest.content)}"
     elif isinstance(manifest, SetManifest):
         digests = list(manifest.members)
         if digests != sorted(set(digests)):

@@ -482,3 +482,17 @@ def test_content_path_of_every_kind() -> None:
 def test_verify_is_clean_after_all_this(store: Store, source: Path) -> None:
     """An entry that was just added has no damage."""
     assert list(verify(store, add_path(store, str(source)))) == []
+
+
+def test_a_manifest_that_is_no_file(store: Store, small: Callable[..., EntryId]) -> None:
+    """A pipe or folder in the place of a manifest is damage; nobody waits for what is in it."""
+    entry = small()
+    path = os.path.join(store.path(entry), "manifest.json")
+    os.unlink(path)
+    os.mkfifo(path)
+    with pytest.raises(IntegrityError, match="is not a file"):
+        store.manifest(entry)
+    os.unlink(path)
+    os.mkdir(path)
+    with pytest.raises(IntegrityError, match="is not a file"):
+        store.manifest(entry)

@@ -155,3 +155,42 @@ def test_size_of_content() -> None:
     ]
 
     assert sizes == [7, 3, 0]
+
+
+def test_no_manifest_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many bytes, nodes or members are refused before they are read; brackets in names are no
+    nodes."""
+    monkeypatch.setattr(tree, "NODE_LIMIT", 3)
+    bracketed = [["d", name] for name in ("a[[[", 'b"[', "c\\[")]
+    for nodes, fault in (
+        (bracketed, None),
+        ([*bracketed, ["d", "d"]], "it has more than 3 nodes"),
+        ([[]] * 9, "it has more than 3 nodes"),
+    ):
+        data = changed(TREE, size=0, nodes=nodes)
+        if fault is None:
+            assert manifest.decode(data, "here").format == 1
+        else:
+            with pytest.raises(IntegrityError, match=f"here is not a manifest: {fault}"):
+                manifest.decode(data, "here")
+    with pytest.raises(IntegrityError, match="length >= 64"):
+        manifest.decode(changed(SET, members=["a"] * 10), "here")
+    large = FileManifest(1, ZERO, 0, ONE, "content", "x" * 300)
+    data = manifest.encode(large)
+    monkeypatch.setattr(manifest, "SIZE_LIMIT", len(data) - 1)
+    with pytest.raises(IntegrityError, match="here is not a manifest: it is larger than 0 MiB"):
+        manifest.decode(data, "here")
+    with pytest.raises(tree.TreeError, match="manifest would be larger"):
+        manifest.encode(large)
+
+
+def test_messages_about_manifests_are_short() -> None:
+    """Numbers and names of any length are cut."""
+    for data in (
+        changed(FILE, format=10**4000),
+        changed(FILE, format=-(10**4000)),
+        changed(FILE, content="x" * 100_000),
+    ):
+        with pytest.raises(IntegrityError) as caught:
+            manifest.decode(data, "here")
+        assert len(caught.value.message) < 300
