@@ -6,10 +6,15 @@ a hard link of its lease. Its number is its file name only.
 
 import msgspec
 
+from cvs.store import tree
 from cvs.store.digest import EntryId, is_id
-from cvs.store.errors import StoreError
+from cvs.store.document import read_stored
+from cvs.store.errors import StoreError, shown
 
 FORMAT = 1
+
+#: Bytes of the largest record; one of 500 entries has 50 kB.
+SIZE_LIMIT = 4 << 20
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -73,8 +78,7 @@ def read(path: str) -> Record:
         FileNotFoundError: it is gone.
         StoreError: it is damaged, or newer than this code.
     """
-    with open(path, "rb") as file:
-        data = file.read()
+    data = read_stored(path, SIZE_LIMIT)
     try:
         # First of all: a newer record has fields that are not known here.
         newest = msgspec.json.decode(data, type=_Head).format
@@ -83,7 +87,8 @@ def read(path: str) -> Record:
         raise StoreError(f"{path} is not a record: {error}") from None
     if record is None:
         raise StoreError(
-            f"{path} has format {newest}, this cvs reads up to {FORMAT}", hint="update cvs"
+            f"{path} has format {str(newest)[:20]}, this cvs reads up to {FORMAT}",
+            hint="update cvs",
         )
     if fault := _fault(record):
         raise StoreError(f"{path} is not a record: {fault}")
@@ -91,16 +96,40 @@ def read(path: str) -> Record:
 
 
 def _fault(record: Record) -> str | None:
-    """What no writer could have meant."""
+    """What no writer could have meant; version and paths become parts of links of the view."""
     if not all(map(is_id, (*record.entries, record.wheel_set))):
         return "an entry is not a hash"
     if record.format < 1:
-        return f"there is no format {record.format}"
+        return f"there is no format {str(record.format)[:20]}"
+    if not _is_name(record.version):
+        return f"a version cannot be called {shown(record.version)}"
     if sum(not place.path for place in record.links) != 1:
         return "one of its links must be that of the core"
+    paths: set[str] = set()
     for place in record.links:
         entry, _, name = place.target.partition("/")
         parts = [*place.path.split("/"), name] if place.path else [name]
-        if not is_id(entry) or "/" in name or not {"", ".", ".."}.isdisjoint(parts):
-            return f"a link cannot be {place.path!r} to {place.target!r}"
+        if (
+            not is_id(entry)
+            or not all(map(_is_name, parts))
+            or len(place.path.encode()) > tree.PATH_LIMIT
+        ):
+            return f"a link cannot be {shown(place.path)} to {shown(place.target)}"
+        if place.path in paths:
+            return f"two of its links are {shown(place.path)}"
+        paths.add(place.path)
+    for path in paths:
+        above = path
+        while above := above.rpartition("/")[0]:
+            if above in paths:
+                return f"its link {shown(path)} lies below another"
     return None
+
+
+def _is_name(text: str) -> bool:
+    """Whether a text can be one component of a path."""
+    try:
+        tree.check_name(text.encode())
+    except tree.TreeError:
+        return False
+    return True

@@ -1,5 +1,6 @@
 """Records: one list of entries for a lease and for a generation."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ _places = st.builds(
 )
 _records = st.builds(
     Record,
-    version=_text,
+    version=_name,
     created=_text,
     host=_text,
     parts=st.dictionaries(_text, _text, max_size=3),
@@ -30,7 +31,9 @@ _records = st.builds(
     wheel_set=digests(),
     interpreter=st.dictionaries(_text, _text, max_size=3),
     links=st.builds(
-        lambda core, rest: (Place("", core), *rest), _targets, st.lists(_places, max_size=3)
+        lambda core, rest: (Place("", core), *rest),
+        _targets,
+        st.lists(_places, max_size=3, unique_by=lambda place: place.path),
     ),
     lock=_text,
 )
@@ -78,6 +81,11 @@ def test_a_newer_record(tmp_path: Path) -> None:
     assert caught.value.hint == "update cvs"
 
 
+def linked(*paths: str) -> dict[str, Any]:
+    """The links of a record with these beside that of the core."""
+    return {"links": [[path, f"{locks.entry(1)}/a"] for path in ("", *paths)]}
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -101,6 +109,15 @@ def test_a_newer_record(tmp_path: Path) -> None:
             {"links": [["", f"{locks.entry(1)}/a"], ["/x", f"{locks.entry(1)}/a"]]},
             f"a link cannot be '/x' to '{locks.entry(1)}/a'",
         ),
+        (linked("a\0b"), f"a link cannot be 'a\\x00b' to '{locks.entry(1)}/a'"),
+        (linked("a" * 256), f"a link cannot be '{'a' * 200}…' to '{locks.entry(1)}/a'"),
+        (linked("a/" * 512 + "b"), f"a link cannot be '{'a/' * 100}…' to '{locks.entry(1)}/a'"),
+        (linked("a", "a"), "two of its links are 'a'"),
+        (linked("a/b/c", "a"), "its link 'a/b/c' lies below another"),
+        ({"version": "../x"}, "a version cannot be called '../x'"),
+        ({"version": ""}, "a version cannot be called ''"),
+        ({"version": ".."}, "a version cannot be called '..'"),
+        ({"version": "\0"}, r"a version cannot be called '\x00'"),
     ],
 )
 def test_records_that_nobody_meant(tmp_path: Path, change: dict[str, Any], fault: str) -> None:
@@ -137,3 +154,15 @@ def test_same_content(change: dict[str, Any], same: bool) -> None:
 
     assert one.same_content(other) is same
     assert other.same_content(one) is same
+
+
+def test_a_record_that_is_no_file(tmp_path: Path) -> None:
+    """A pipe, a folder or a file without end in the place of a record is damage."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("pipe", "zero", "."):
+        with pytest.raises(StoreError, match="is not a file"):
+            read(str(tmp_path / name))
+    path = write(tmp_path, encode(locks.record(host="x" * documents.SIZE_LIMIT)))
+    with pytest.raises(StoreError, match="is larger than 4 MiB"):
+        read(path)
