@@ -16,9 +16,9 @@ import wheelmaker
 from cvs.store import manifest, tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
-from cvs.store.errors import IntegrityError, SourceError
+from cvs.store.errors import InputError, IntegrityError, SourceError
 from cvs.store.verify import verify
-from cvs.versions import interpreter, wheel
+from cvs.versions import bytecode, interpreter, wheel
 
 PROBE = interpreter.probe(interpreter.find(None))
 PYC = f"{PROBE.cache_tag}.pyc"
@@ -331,8 +331,8 @@ def test_members_that_no_honest_wheel_has_are_refused(
         ({"a-1.data/data/site-packages/x": ""}, {}, None, "belongs nowhere"),
         ({"a-1.data/unknown/x": ""}, {}, None, "belongs nowhere"),
         ({"a-1.data/x": ""}, {}, None, "belongs nowhere"),
-        ({"b-1.dist-info/METADATA": ""}, {}, None, "is not one: wheel doesn't contain exactly"),
-        ({}, {"WHEEL": "Wheel-Version: 2.0\n"}, None, r"has the format 2\.0, only 1\.x is known"),
+        ({"b-1.dist-info/METADATA": ""}, {}, None, "is not one: it does not have exactly"),
+        ({}, {"WHEEL": "Wheel-Version: 2.0\n"}, None, r"has the format '2\.0', only 1\.x is known"),
         ({}, {"WHEEL": b"\xff"}, None, "has a WHEEL that is not UTF-8 text"),
         ({}, {"entry_points.txt": "[console_scripts\n"}, None, "has entry points that cannot be"),
         ({}, {"entry_points.txt": "[console_scripts]\nx = y\n"}, None, "has entry points that"),
@@ -362,7 +362,7 @@ def test_a_file_that_is_no_archive_is_refused(store: Store, tmp_path: Path) -> N
         _add(store, str(path))
     named = tmp_path / "a.whl"
     named.write_bytes(b"")
-    with pytest.raises(SourceError, match=r"a\.whl is not the name of a wheel"):
+    with pytest.raises(SourceError, match=r"'a\.whl' is not the name of a wheel"):
         _add(store, str(named))
     with pytest.raises(SourceError, match="cannot be read: No such file"):
         wheel.add_wheel(store, str(tmp_path / "none.whl"), sha256="0" * 64, probe=PROBE)
@@ -384,7 +384,7 @@ def test_a_bomb_is_refused_before_it_unpacks(
     monkeypatch.setattr(wheel, "_SPARE", 1 << 20)
     path = wheelmaker.make(str(tmp_path), "a", "1", {"zeros.bin": bytes(8 << 20)})
 
-    with pytest.raises(SourceError, match="would unpack to 8388973 bytes in 4 files, too many"):
+    with pytest.raises(SourceError, match="would unpack to 8388973 bytes, too many"):
         _add(store, path)
 
 
@@ -410,3 +410,28 @@ def test_an_interpreter_that_ends_early_stores_nothing(store: Store, tmp_path: P
     with pytest.raises(Exception, match=r"ended while it compiled a\.py: out of order"):
         wheel.add_wheel(store, path, sha256=wheelmaker.sha256(path), probe=probe)
     assert list(store.ids()) == []
+
+
+def test_sources_that_take_too_long_to_compile_are_refused(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiling takes the square of the number of equal functions; it ends, and says why."""
+    monkeypatch.setattr(bytecode, "TIME_LIMIT", 1)
+    path = wheelmaker.make(str(tmp_path), "a", "1", {"a.py": "def f(): pass\n" * 100_000})
+
+    with pytest.raises(InputError, match=r"while it compiled a\.py: it took more than 1 s$"):
+        _add(store, path)
+    assert (list(store.ids()), os.listdir(store.volume.tmp)) == ([], [])
+
+
+def test_large_sources_have_no_bytecode(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source that could fill the memory of a compiler is stored without its bytecode."""
+    monkeypatch.setattr(bytecode, "SOURCE_LIMIT", 6)
+    path = wheelmaker.make(str(tmp_path), "a", "1", {"a.py": "A = 1\n", "b.py": "A = 10\n"})
+
+    files = _files(store, _add(store, path))
+
+    assert f"site-packages/__pycache__/a.{PYC}" in files
+    assert f"site-packages/__pycache__/b.{PYC}" not in files

@@ -8,11 +8,22 @@ process per wheel that imports nothing and compiles in one order.
 """
 
 import os
+import resource
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 
-from cvs.store.errors import InputError
+from cvs.store import tree
+from cvs.store.errors import SHOWN, InputError
+
+#: Bytes of the largest source that is compiled: a compiler takes up to 700 times as much memory.
+#: Python compiles larger ones by itself when they are imported.
+SOURCE_LIMIT = 4 << 20
+
+#: Seconds of processor time for one wheel; PyTorch takes one minute. There are sources of some
+#: kilobytes that would take hours.
+TIME_LIMIT = 1800
 
 #: Runs in the interpreter of the lock, which may be older than the one that runs cvs. All that
 #: it imports is frozen into every interpreter. Files that do not compile, such as templates and
@@ -48,7 +59,7 @@ def compiled(executable: str, root: str, paths: Sequence[bytes]) -> Iterator[tup
         Path and bytes of the .pyc for every file that compiles.
 
     Raises:
-        InputError: the interpreter does not run or ends early.
+        InputError: the interpreter does not run, ends early, or takes more than TIME_LIMIT.
     """
     if not paths:
         return
@@ -73,6 +84,7 @@ def compiled(executable: str, root: str, paths: Sequence[bytes]) -> Iterator[tup
         try:
             assert process.stdin is not None
             assert process.stdout is not None
+            _limit(process.pid)
             try:
                 process.stdin.write(b"\0".join(paths))
                 process.stdin.close()
@@ -85,10 +97,12 @@ def compiled(executable: str, root: str, paths: Sequence[bytes]) -> Iterator[tup
                 if len(head) < 8 or len(data) < size:
                     process.wait()
                     errors.seek(0)
-                    said = errors.read().decode(errors="replace").strip().splitlines()
+                    said = errors.read(1 << 16).decode(errors="replace").strip().splitlines()
+                    why = said[-1] if said else f"exit code {process.returncode}"
+                    if process.returncode == -signal.SIGXCPU:
+                        why = f"it took more than {TIME_LIMIT} s"
                     raise InputError(
-                        f"{executable} ended while it compiled {os.fsdecode(path)}: "
-                        f"{said[-1] if said else f'exit code {process.returncode}'}"
+                        f"{executable} ended while it compiled {tree.quote(path)}: {why[:SHOWN]}"
                     )
                 if data:
                     yield path, data
@@ -96,3 +110,10 @@ def compiled(executable: str, root: str, paths: Sequence[bytes]) -> Iterator[tup
             process.stdout.close()  # type: ignore[union-attr]
             process.kill()
             process.wait()
+
+
+def _limit(pid: int) -> None:
+    """Gives a process that was just started its time."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    if hard == resource.RLIM_INFINITY or hard > TIME_LIMIT:
+        resource.prlimit(pid, resource.RLIMIT_CPU, (TIME_LIMIT, hard))

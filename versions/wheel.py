@@ -10,8 +10,6 @@ whatever a name could do (climb out, be there twice, be a link) is refused.
 """
 
 import base64
-import binascii
-import configparser
 import csv
 import hashlib
 import io
@@ -21,22 +19,20 @@ import stat
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, NamedTuple
 
-from installer.exceptions import InstallerError
-from installer.records import InvalidRecordEntry, parse_record_file
-from installer.sources import WheelFile
-from installer.utils import parse_entrypoints, parse_metadata_file
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from cvs.store import refs, tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
-from cvs.store.errors import IntegrityError, SourceError
+from cvs.store.errors import IntegrityError, SourceError, shown
 from cvs.store.ingest import chunks
 from cvs.store.stage import Stage, Staged, TreeWriter
+from cvs.versions import archive as archives
 from cvs.versions import bytecode, parallel
+from cvs.versions.archive import Bad
 from cvs.versions.interpreter import Probe
 
 #: The version of the layout above; a new one makes new entries of all wheels.
@@ -48,8 +44,16 @@ REFS = "wheel"
 #: A wheel may unpack to this many times its size and this much more; libraries of zeros reach
 #: some dozens, deflate at most 1032.
 _RATIO = 200
-_SPARE = 1 << 30
-_MEMBERS = 500_000
+_SPARE = 64 << 20
+
+#: Bytes of the largest RECORD, which has 100 for every file, and of its longest line; bytes of
+#: the other files that are read. No honest wheel comes near.
+_RECORD_LIMIT = 16 << 20
+_LINE_LIMIT = 1 << 16
+_TEXT_LIMIT = 1 << 20
+
+#: Of a member's flags: it is encrypted, in the old or the strong way.
+_ENCRYPTED = 0x41
 
 #: Files up to this size are written from memory, larger ones in pieces.
 _SMALL = 4 << 20
@@ -69,12 +73,13 @@ _SHEBANG = b"""\
 ' '''
 """
 
+_SCRIPT_SECTIONS = ("[console_scripts]", "[gui_scripts]")
+
+#: What an entry point may call: a module and a name in it, and extras that nobody needs here.
+_ENTRY_POINT = re.compile(r"(?P<module>[\w.]+)\s*:\s*(?P<call>[\w.]+)\s*(?:\[[^\]]*\])?")
+
 _PYTHON_SHEBANG = re.compile(rb"#!pythonw?[^\n]*\n")
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
-
-
-class _Bad(Exception):
-    """What is wrong with a wheel, as the end of a sentence."""
 
 
 class _Row(NamedTuple):
@@ -143,18 +148,20 @@ def stage_wheel(
     try:
         name, version, _, _ = parse_wheel_filename(file)
     except InvalidWheelFilename:
-        raise SourceError(f"{file} is not the name of a wheel") from None
+        raise SourceError(f"{shown(file)} is not the name of a wheel") from None
     try:
-        with zipfile.ZipFile(path) as archive:
+        with archives.opened(path) as archive:
             writer = stage.tree(f"{name}-{version}-{probe.abi}")
             root = os.path.join(stage.folder, f"{name}-{version}-{probe.abi}")
             unpacking = _Unpacking(archive, writer, name, probe, stop or threading.Event())
             unpacking.run(root, os.path.getsize(path))
             return writer.finish(origin=file)
-    except _Bad as error:
+    except Bad as error:
         raise SourceError(f"the wheel {file} {error}") from None
     except tree.TreeError as error:
         raise SourceError(f"the wheel {file} cannot be stored: {error.message}") from None
+    except UnicodeDecodeError:
+        raise SourceError(f"the wheel {file} has a file whose name is not UTF-8") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise SourceError(f"the wheel {file} is damaged: {error}") from None
 
@@ -177,11 +184,7 @@ class _Unpacking:
         self.probe = probe
         self.minor = ".".join(probe.version.split(".")[:2])
         self.members = _members(archive)
-        try:
-            self.info = WheelFile(archive).dist_info_dir
-        except (InstallerError, ValueError) as error:
-            reason = getattr(error, "reason", str(error))
-            raise _Bad(f"is not one: {reason[:1].lower()}{reason[1:]}") from None
+        self.info = _dist_info(self.members, name)
         self.data = self.info.removesuffix(".dist-info") + ".data"
         self.record: dict[str, _Row] = {}
         #: Lines of the RECORD to be written: path in site-packages → digest and size.
@@ -191,8 +194,8 @@ class _Unpacking:
     def run(self, root: str, size: int) -> None:
         """Writes everything; `root` is the tree's folder, `size` that of the wheel's file."""
         total = sum(member.file_size for member in self.members.values())
-        if total > size * _RATIO + _SPARE or len(self.members) > _MEMBERS:
-            raise _Bad(f"would unpack to {total} bytes in {len(self.members)} files, too many")
+        if total > size * _RATIO + _SPARE:
+            raise Bad(f"would unpack to {total} bytes, too many")
         self._check_format()
         self._read_record()
         scripts = self._entry_points()
@@ -213,53 +216,91 @@ class _Unpacking:
         self._compile(root)
 
     def _check_format(self) -> None:
-        fields = parse_metadata_file(self._text("WHEEL"))
-        version = str(fields.get("Wheel-Version", "")).strip()
+        version = ""
+        for line in self._text("WHEEL").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip().lower() == "wheel-version":
+                version = value.strip()
+            if version or not line.strip():
+                break
         if not version.startswith("1."):
-            raise _Bad(f"has the format {version or 'unknown'}, only 1.x is known")
+            said = shown(version) if version else "unknown"
+            raise Bad(f"has the format {said}, only 1.x is known")
 
     def _read_record(self) -> None:
-        try:
-            for path, digest, size in parse_record_file(self._text("RECORD").splitlines()):
-                algorithm, _, value = digest.partition("=")
-                row = _Row(algorithm, value, int(size) if size else None)
-                if self.record.setdefault(path, row) != row:
-                    raise _Bad(f"has two lines for {path!r} in its RECORD")
-        except (InvalidRecordEntry, ValueError, csv.Error) as error:
-            raise _Bad(f"has a RECORD that cannot be read: {error}") from None
-        listed = {path for path in self.record if not path.endswith("/")}
         exempt = {f"{self.info}/{one}" for one in ("RECORD", *_SIGNATURES)}
-        for path in sorted(self.members.keys() - listed - exempt):
-            raise _Bad(f"has the file {path!r} that its RECORD does not name")
-        for path in sorted(listed - self.members.keys() - exempt):
-            raise _Bad(f"lacks the file {path!r} that its RECORD names")
+        try:
+            for row in csv.reader(self._lines("RECORD")):
+                if len(row) == 3:
+                    self._add_row(row[0], row[1], row[2], exempt)
+                elif row:
+                    raise Bad(f"has a RECORD that cannot be read: a line has {len(row)} fields")
+        except csv.Error as error:
+            raise Bad(f"has a RECORD that cannot be read: {error}") from None
+        except UnicodeDecodeError:
+            raise Bad("has a RECORD that is not UTF-8 text") from None
+        for path in sorted(self.members.keys() - self.record.keys() - exempt):
+            raise Bad(f"has the file {shown(path)} that its RECORD does not name")
+
+    def _add_row(self, path: str, digest: str, size: str, exempt: set[str]) -> None:
+        if path.endswith("/"):
+            return
+        if path not in self.members and path not in exempt:
+            raise Bad(f"lacks the file {shown(path)} that its RECORD names")
+        if size and not (size.isascii() and size.isdecimal() and len(size) < 20):
+            raise Bad(f"has a RECORD that cannot be read: {shown(size)} is not a size")
+        algorithm, _, value = digest.partition("=")
+        row = _Row(algorithm, value, int(size) if size else None)
+        if self.record.setdefault(path, row) != row:
+            raise Bad(f"has two lines for {shown(path)} in its RECORD")
 
     def _entry_points(self) -> dict[str, str]:
         """The scripts that entry_points.txt asks for, by name."""
         if f"{self.info}/entry_points.txt" not in self.members:
             return {}
-        found = {}
-        try:
-            for name, module, call, _ in parse_entrypoints(self._text("entry_points.txt")):
-                if "/" in name or name in (".", ".."):
-                    raise _Bad(f"has a script called {name!r}")
-                found[name] = _ENTRY_SCRIPT.format(
-                    module=module, first=call.split(".")[0], call=call
+        found: dict[str, str] = {}
+        section = ""
+        for line in map(str.strip, self._text("entry_points.txt").splitlines()):
+            if not line or line[0] in "#;":
+                continue
+            name, _, value = (part.strip() for part in line.partition("="))
+            call = _ENTRY_POINT.fullmatch(value)
+            if line[0] == "[" and line[-1] == "]":
+                section = line
+            elif line[0] == "[" or (section in _SCRIPT_SECTIONS and not (name and call)):
+                raise Bad(f"has entry points that cannot be read: {shown(line)}")
+            elif section in _SCRIPT_SECTIONS and call:
+                if "/" in name or name in (".", "..") or not name.isprintable():
+                    raise Bad(f"has a script called {shown(name)}")
+                text = _ENTRY_SCRIPT.format(
+                    module=call["module"], first=call["call"].split(".")[0], call=call["call"]
                 )
-        except (configparser.Error, AssertionError):
-            raise _Bad("has entry points that cannot be read") from None
+                if found.setdefault(name, text) != text:
+                    raise Bad(f"has two scripts called {shown(name)}")
         return found
 
     def _text(self, name: str) -> str:
+        try:
+            return self.archive.read(self._member(name, _TEXT_LIMIT)).decode()
+        except UnicodeDecodeError:
+            raise Bad(f"has a {name} that is not UTF-8 text") from None
+
+    def _lines(self, name: str) -> Iterator[str]:
+        """The lines of a file, with their ends; never held as a whole."""
+        with self.archive.open(self._member(name, _RECORD_LIMIT)) as stream:
+            text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+            while line := text.readline(_LINE_LIMIT):
+                if len(line) == _LINE_LIMIT:
+                    raise Bad(f"has a {name} with a line that is too long")
+                yield line
+
+    def _member(self, name: str, limit: int) -> zipfile.ZipInfo:
         member = self.members.get(f"{self.info}/{name}")
         if member is None:
-            raise _Bad(f"has no {name}")
-        if member.file_size > 256 << 20:
-            raise _Bad(f"has a {name} of {member.file_size} bytes")
-        try:
-            return self.archive.read(member).decode()
-        except UnicodeDecodeError:
-            raise _Bad(f"has a {name} that is not UTF-8 text") from None
+            raise Bad(f"has no {name}")
+        if member.file_size > limit:
+            raise Bad(f"has a {name} of {member.file_size} bytes, too many")
+        return member
 
     def _target(self, path: str) -> str:
         """Where a member goes in the tree."""
@@ -275,7 +316,7 @@ class _Unpacking:
             return f"include/site/python{self.minor}/{self.name}/{rest}"
         if scheme == "data" and rest and rest.split("/")[0] != "site-packages":
             return rest
-        raise _Bad(f"has the file {path!r}, which belongs nowhere")
+        raise Bad(f"has the file {shown(path)}, which belongs nowhere")
 
     def _is_stale_bytecode(self, path: str) -> bool:
         """Whether a member is bytecode whose source is there too: it is compiled anew."""
@@ -301,7 +342,8 @@ class _Unpacking:
             else:
                 self.writer.write_chunks(raw, check.chunks(stream), executable)
         self._listed(target, check.sha256, member.file_size)
-        if raw.endswith(b".py") and raw.startswith(b"site-packages/"):
+        is_source = raw.endswith(b".py") and raw.startswith(b"site-packages/")
+        if is_source and member.file_size <= bytecode.SOURCE_LIMIT:
             self.sources.append(raw.removeprefix(b"site-packages/"))
 
     def _verify(self, path: str, member: zipfile.ZipInfo) -> None:
@@ -343,8 +385,8 @@ class _Check:
 
     def __init__(self, path: str, row: _Row) -> None:
         if row.algorithm not in ("sha256", "sha384", "sha512"):
-            what = f"the digest {row.algorithm!r}" if row.algorithm else "no digest"
-            raise _Bad(f"has {what} for {path!r} in its RECORD")
+            what = f"the digest {shown(row.algorithm)}" if row.algorithm else "no digest"
+            raise Bad(f"has {what} for {shown(path)} in its RECORD")
         self.path = path
         self.row = row
         self.sha256 = b""
@@ -353,7 +395,7 @@ class _Check:
         """The member's bytes.
 
         Raises:
-            _Bad: at the end, if they are not what RECORD says.
+            Bad: at the end, if they are not what RECORD says.
         """
         sha256, size = hashlib.sha256(), 0
         other = None if self.row.algorithm == "sha256" else hashlib.new(self.row.algorithm)
@@ -366,43 +408,61 @@ class _Check:
         self.sha256 = sha256.digest()
         found = self.sha256 if other is None else other.digest()
         if self.row.size not in (None, size) or not _same(found, self.row.digest):
-            raise _Bad(f"has other bytes in {self.path!r} than its RECORD says")
+            raise Bad(f"has other bytes in {shown(self.path)} than its RECORD says")
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The files of an archive by path; folders are left out.
 
     Raises:
-        _Bad: a name that climbs out, is absolute or there twice, a link, anything encrypted.
+        Bad: a name that climbs out, is absolute or there twice, a link, a device, anything
+            encrypted.
     """
     found: dict[str, zipfile.ZipInfo] = {}
+    folders: set[str] = set()
     for member in archive.infolist():
         path = member.filename
         if path != member.orig_filename or "\\" in path or "\0" in path:
-            raise _Bad(f"has a file with the name {member.orig_filename!r}")
-        mode = member.external_attr >> 16
-        if stat.S_ISLNK(mode):
-            raise _Bad(f"has a link, {path!r}")
+            raise Bad(f"has a file with the name {shown(member.orig_filename)}")
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if kind == stat.S_IFLNK:
+            raise Bad(f"has a link, {shown(path)}")
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise Bad(f"has something that is neither file nor folder, {shown(path)}")
         if {"", ".", ".."}.intersection(path.removesuffix("/").split("/")):
-            raise _Bad(f"has a file that would lie outside, {path!r}")
+            raise Bad(f"has a file that would lie outside, {shown(path)}")
         if path.endswith("/"):
+            folders.add(path[:-1])
             continue
-        if member.flag_bits & 1:
-            raise _Bad(f"has an encrypted file, {path!r}")
+        if member.flag_bits & _ENCRYPTED:
+            raise Bad(f"has an encrypted file, {shown(path)}")
         # The other methods of zip may take any amount of memory to unpack.
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise _Bad(f"has a file in a compression that wheels do not use, {path!r}")
+            raise Bad(f"has a file in a compression that wheels do not use, {shown(path)}")
         if path in found:
-            raise _Bad(f"has the file {path!r} twice")
+            raise Bad(f"has the file {shown(path)} twice")
         found[path] = member
+    for path in sorted(folders & found.keys()):
+        raise Bad(f"has {shown(path)} as a file and as a folder")
     return found
+
+
+def _dist_info(paths: Iterable[str], name: str) -> str:
+    """The folder of a wheel's metadata; one of another wheel, or a second one, is refused."""
+    folders = {path.partition("/")[0] for path in paths if "/" in path}
+    found = sorted(folder for folder in folders if folder.endswith(".dist-info"))
+    if len(found) != 1:
+        raise Bad("is not one: it does not have exactly one .dist-info folder")
+    if canonicalize_name(found[0].rsplit("-", 2)[0]) != name:
+        raise Bad(f"is not one: its metadata is that of another, {shown(found[0])}")
+    return found[0]
 
 
 def _same(digest: bytes, text: str) -> bool:
     """Whether a digest is what RECORD writes in URL-safe base64, padded or not."""
     try:
         return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) == digest
-    except binascii.Error:
+    except ValueError:
         return False
 
 
