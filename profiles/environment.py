@@ -254,8 +254,10 @@ def _check_folders(found: Mapping[str, _Origin]) -> None:
 
 
 def _build(root: str, files: Mapping[str, _Origin], probe: Probe, wheel_set: EntryId) -> None:
+    # All files are synced: after a loss of power there is no marker on what is not whole. Links are
+    # kept by the marker's own sync.
     minor = ".".join(probe.version.split(".")[:2])
-    fs.write_file(
+    fs.write_synced(
         os.path.join(root, "pyvenv.cfg"),
         f"home = {os.path.dirname(probe.executable)}\n"
         "include-system-site-packages = false\n"
@@ -272,20 +274,20 @@ def _build(root: str, files: Mapping[str, _Origin], probe: Probe, wheel_set: Ent
         fs.symlink(target, f"{root}/{path}")
     if not os.path.lexists(f"{root}/lib/python{minor}/site-packages/pip"):
         _add_pip(root, minor)
-    fs.write_file(os.path.join(root, MARKER), f"{wheel_set}\n".encode())
+    fs.write_synced(os.path.join(root, MARKER), f"{wheel_set}\n".encode())
 
 
 def _add_pip(root: str, minor: str) -> None:
     """Gives the environment a pip that answers and changes nothing (`pip_shim`)."""
     package = f"{root}/lib/python{minor}/site-packages/pip"
     fs.mkdir(package)
-    fs.write_file(f"{package}/__init__.py", b"")
+    fs.write_synced(f"{package}/__init__.py", b"")
     with open(pip_shim.__file__, "rb") as file:
-        fs.write_file(f"{package}/__main__.py", file.read())
+        fs.write_synced(f"{package}/__main__.py", file.read())
     script = b'#!/bin/sh\nexec "$(dirname -- "$0")/python" -m pip "$@"\n'
     for name in ("pip", "pip3"):
         with contextlib.suppress(FileExistsError):
-            fs.write_file(f"{root}/bin/{name}", script, 0o755)
+            fs.write_synced(f"{root}/bin/{name}", script, 0o755)
 
 
 def _make_folders(root: str, folders: Iterable[str]) -> None:

@@ -77,6 +77,7 @@ def point(home: str, profile: Profile, *, replace: bool) -> str | None:
         moved = f"{home}.before-cvs-{stamp}"
         fs.rename(home, moved)
     scratch.replace_symlink(wanted, home)
+    fs.sync_folder(os.path.dirname(home))
     return moved
 
 

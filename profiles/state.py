@@ -50,7 +50,7 @@ def prepare(volume: Volume, version: str, models_dir: str, *, examples: str | No
     """
     root = folder(volume, version)
     if examples is not None and not os.path.isdir(os.path.join(root, "input")):
-        _seed(examples, os.path.join(root, "input"), volume.tmp)
+        _seed(examples, os.path.join(root, "input"), volume)
     for name in (*LINKED, WEB, CUSTOM_NODES):
         fs.makedirs(os.path.join(root, name))
     link = os.path.join(root, MODELS)
@@ -102,7 +102,7 @@ def mount_point(path: str) -> str:
     return path
 
 
-def _seed(examples: str, target: str, tmp: str) -> None:
+def _seed(examples: str, target: str, volume: Volume) -> None:
     """Makes an input folder with copies of the core's example files, whole or not at all."""
     try:
         with os.scandir(examples) as items:
@@ -110,10 +110,11 @@ def _seed(examples: str, target: str, tmp: str) -> None:
     except FileNotFoundError:
         # A core without examples: the folder is made empty.
         return
-    with scratch.Scratch(tmp) as staged:
+    with scratch.Scratch(volume.tmp) as staged:
         for name in files:
             with open(os.path.join(examples, name), "rb") as file:
                 fs.write_file(os.path.join(staged.folder, name), file.read())
+        fs.sync_tree(staged.folder, volume.filesystem)
         fs.makedirs(os.path.dirname(target))
         try:
             fs.rename(staged.folder, target)
@@ -161,6 +162,7 @@ def _ensure_copy(store: Store, version: str, place: Place, name: str, below: str
         return
     with scratch.Scratch(store.volume.tmp) as staged:
         _copy_tree(store, place, document, staged.folder, prefix)
+        fs.sync_tree(staged.folder, store.volume.filesystem)
         fs.makedirs(os.path.dirname(target))
         try:
             fs.rename(staged.folder, target)

@@ -183,6 +183,8 @@ def server_time(parent: str) -> float:
 def replace_file(path: str, data: bytes, tmp: str | None = None) -> None:
     """Gives `path` new content in one rename, making its folder; readers see old or new, whole.
 
+    On return the new content is kept, whatever happens.
+
     Args:
         tmp: where scratch folders are made, on the same file system; by default beside `path`.
     """
@@ -192,6 +194,7 @@ def replace_file(path: str, data: bytes, tmp: str | None = None) -> None:
         staged = os.path.join(scratch.folder, "file")
         fs.write_synced(staged, data)
         fs.rename(staged, path)
+    fs.sync_folder(folder)
 
 
 def replace_symlink(target: str, path: str, tmp: str | None = None) -> None:

@@ -212,7 +212,7 @@ def _is_before(data: bytes, where: str) -> bool:
 
 
 def write(path: str, lock: Lock, tmp: str) -> None:
-    """Replaces a lock file in one rename.
+    """Replaces a lock file in one rename; on return it is kept, whatever happens.
 
     Args:
         tmp: the volume's folder for what is unfinished; a lock elsewhere is written beside itself,
@@ -227,3 +227,4 @@ def write(path: str, lock: Lock, tmp: str) -> None:
         if os.path.isfile(path) and _is_before(document.read_bytes(path), path):
             fs.rename(path, path + BEFORE)
         fs.rename(staged, path)
+    fs.sync_folder(folder)
