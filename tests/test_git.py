@@ -22,7 +22,7 @@ from cvs.store.progress import Progress
 from cvs.store.tree import TreeError
 from cvs.store.verify import verify
 from cvs.store.volume import Volume
-from cvs.versions import facts, git, git_objects
+from cvs.versions import facts, git, git_fetch, git_objects
 from cvs.versions.facts import Facts
 from cvs.versions.git import FetchedCommit
 from cvs.versions.lock import Submodule
@@ -431,7 +431,7 @@ def test_missing_tree(source: Source, store: Store) -> None:
     with pytest.raises(SourceError, match=r"some of commit .* is missing"):
         fetch(store, at(source), commit)
     source.object(source.files({b"some/file": b"1"})).unlink()
-    with pytest.raises(SourceError, match=r"is missing|root"):
+    with pytest.raises(SourceError, match=f"^commit {commit} is not in "):
         fetch(store, at(source), commit)
 
 
@@ -532,6 +532,35 @@ def test_too_many_files(
         tree = source.tree([("40000", b"%d" % n, tree) for n in range(10)])
     with pytest.raises(SourceError, match="has more than 1,000 files"):
         fetch(store, place, source.commit(tree))
+
+
+def test_too_many_files_with_submodules(
+    source: Source, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is that of the tree as a whole."""
+    monkeypatch.setattr(git_fetch, "NODE_LIMIT", 5)
+    inner = source.commit({b"%d" % n: b"" for n in range(3)})
+    commit = source.commit(
+        {b"s": submodule(inner), b"t": submodule(inner), b".gitmodules": modules({"s": "."})}
+    )
+    with pytest.raises(TreeError, match="with its submodules it has more than 5 files"):
+        fetch(store, at(source), commit)
+
+
+@pytest.mark.parametrize("size", [5_000, 3_000_000])
+def test_endless_name(place: Repository, source: Source, store: Store, size: int) -> None:
+    """A name is given up while it is read; the message shows how it begins."""
+    blob = source.put("blob", b"x")
+    commit = source.commit(source.tree([("100644", b"n" * size, blob)]))
+    with pytest.raises(TreeError, match=f"the path '{'n' * 80}'… is too long$"):
+        fetch(store, place, commit)
+
+
+def test_large_commit(place: Repository, source: Source, store: Store) -> None:
+    """A message of megabytes is given up before it is read."""
+    commit = source.commit({b"a": b"1"}, message="x" * (4 << 20))
+    with pytest.raises(SourceError, match=f"commit {commit} of .* has 4194[0-9]* bytes, too many"):
+        fetch(store, place, commit)
 
 
 def test_no_valid_date(source: Source, store: Store) -> None:
@@ -645,6 +674,28 @@ def test_submodules_without_end(source: Source, store: Store) -> None:
     for _ in range(12):
         commit = source.commit({b"s": submodule(commit), b".gitmodules": modules({"s": "."})})
     with pytest.raises(SourceError, match="submodules below submodules without end"):
+        fetch(store, at(source), commit)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"#" * (1 << 20) + b"\n", "is larger than 1 MiB"),
+        (b'[submodule "' + b"x" * 10_000 + b'"]\n' + b"a\n" * 1000, "has sections that are too"),
+    ],
+    ids=["large", "multiplied"],
+)
+def test_gitmodules_without_end(source: Source, store: Store, text: bytes, message: str) -> None:
+    """Neither a large .gitmodules nor a small one that git makes large fills the memory."""
+    commit = source.commit({b"s": submodule("a" * 40), b".gitmodules": text})
+    with pytest.raises(SourceError, match=rf"\.gitmodules {message}"):
+        fetch(store, at(source), commit)
+
+
+def test_many_submodules(source: Source, store: Store) -> None:
+    """More submodules than any real commit has are refused, named or not."""
+    commit = source.commit({b"%d" % n: submodule("a" * 40) for n in range(257)})
+    with pytest.raises(SourceError, match="has more than 256 submodules"):
         fetch(store, at(source), commit)
 
 

@@ -137,7 +137,10 @@ def test_no_lfs_at_all(
     """A server without Git LFS says 404, or something that is no answer."""
     monkeypatch.setattr("gitserver._Handler._batch", lambda self, _: self._answer(404, b""))
     assert "the server does not have its content" in fails(store, at(server), commit).message
-    for body in (b"<html>", b"[]", b'{"objects": [{}]}', b'{"objects": [], "transfer": "tus"}'):
+    for body in (
+        *(b"<html>", b"[]", b'{"objects": [{}]}', b'{"objects": [], "transfer": "tus"}'),
+        *(b'{"x":' + b"[" * 100_000, b'{"objects": [{"oid": "\xff"}]}', b" " * ((4 << 20) + 1)),
+    ):
         monkeypatch.setattr(
             "gitserver._Handler._batch", lambda self, _, body=body: self._answer(200, body)
         )

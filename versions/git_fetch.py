@@ -5,7 +5,7 @@ import re
 
 from cvs.store.errors import OfflineError, SourceError
 from cvs.store.progress import Progress
-from cvs.store.tree import TreeError, quote
+from cvs.store.tree import NODE_LIMIT, TreeError, quote
 from cvs.versions import git_errors, submodules
 from cvs.versions.git_objects import (
     Node,
@@ -29,6 +29,10 @@ _PATH_LIMIT = 2048
 _DEPTH_LIMIT = 128
 _SUBMODULE_DEPTH = 8
 _SUBMODULE_LIMIT = 256
+
+#: Bytes of the largest .gitmodules, and of what git makes of it: it names each section in full
+#: before each of its settings.
+_MODULES_LIMIT, _LISTING_LIMIT = 1 << 20, 8 << 20
 
 #: How much of what git says is kept, in bytes.
 _TAIL = 1 << 16
@@ -61,12 +65,16 @@ class Gathering:
         self.files += len(part.nodes)
         with in_words(part):
             _check(part)
+            if self.files > NODE_LIMIT:
+                raise TreeError(f"with its submodules it has more than {NODE_LIMIT:,} files")
         links = [node for node in part.nodes if node.mode == "160000"]
         if links:
             self._add_submodules(part, links, depth + 1)
 
     def _add_submodules(self, part: Part, links: list[Node], depth: int) -> None:
         parent = part.git.repository
+        if len(links) > _SUBMODULE_LIMIT:
+            raise SourceError(f"{parent.shown} has more than {_SUBMODULE_LIMIT} submodules")
         urls = _modules(part)
         for node in links:
             path = part.prefix + node.path
@@ -193,12 +201,19 @@ def _modules(part: Part) -> dict[bytes, str]:
     found = [node for node in part.nodes if node.path == b".gitmodules"]
     if not found or not found[0].mode.startswith("100"):
         return {}
-    git = part.git
+    git, blob = part.git, found[0].id
+    where = f"{git.repository.shown} at {part.commit[:12]}: .gitmodules"
     try:
-        return submodules.read(
-            git.output(git.inside, "config", "-z", "--no-includes", "--blob", found[0].id, "--list")
-        )
+        if int(git.output(git.inside, "cat-file", "-s", blob)) > _MODULES_LIMIT:
+            raise SourceError(f"{where} is larger than {_MODULES_LIMIT >> 20} MiB")
+        with git.process(
+            *(git.inside, "config", "-z", "--no-includes", "--blob", blob, "--list")
+        ) as process:
+            assert process.stdout is not None and process.stderr is not None
+            listing = process.stdout.read(_LISTING_LIMIT + 1)
+            if len(listing) > _LISTING_LIMIT:
+                raise SourceError(f"{where} has sections that are too long")
+            git.check(process.wait(), process.stderr.read())
     except Failed as failed:
-        raise SourceError(
-            f"{git.repository.shown} at {part.commit[:12]}: .gitmodules cannot be read"
-        ) from failed
+        raise SourceError(f"{where} cannot be read") from failed
+    return submodules.read(listing)

@@ -11,17 +11,22 @@ import hashlib
 import io
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
-from cvs.store.errors import SourceError
-from cvs.store.tree import TARGET_LIMIT, TreeError, quote
+from cvs.store.errors import SourceError, shown
+from cvs.store.tree import NODE_LIMIT, TARGET_LIMIT, TreeError, quote
 from cvs.versions import git_errors
 from cvs.versions.git_process import Failed, Git
 from cvs.versions.repository import Repository
 
-#: More files than any real commit has.
-_NODE_LIMIT = 1_000_000
+#: More files than any real commit has: what exceeds it is given up while it is listed.
+_NODE_LIMIT = NODE_LIMIT
+
+#: Bytes of the longest line of a listing (a path and what it is), and of the largest commit.
+_LINE_LIMIT = 1 << 12
+_COMMIT_LIMIT = 4 << 20
 
 #: Bytes read at once, and the largest blob that is held whole.
 CHUNK = 1 << 20
@@ -64,6 +69,7 @@ def nodes_of(git: Git, commit: str) -> list[Node]:
 
     Raises:
         SourceError: the commit is not there, or a folder of it.
+        TreeError: a path in it is longer than any file's.
     """
     nodes: list[Node] = []
     options = ("-r", "-t", "-z", "--full-tree")
@@ -72,10 +78,17 @@ def nodes_of(git: Git, commit: str) -> list[Node]:
         rest = b""
         while chunk := os.read(process.stdout.fileno(), CHUNK):
             *lines, rest = (rest + chunk).split(b"\0")
+            for line in (*lines, rest):
+                if len(line) > _LINE_LIMIT:
+                    path = line.partition(b"\t")[2][:80]
+                    raise TreeError(
+                        f"{git.repository.shown} at {commit[:12]}: the path {shown(quote(path))}… "
+                        "is too long"
+                    )
             for line in lines:
                 head, _, path = line.partition(b"\t")
                 mode, _, id = head.decode("ascii").split(" ")
-                nodes.append(Node(mode, id, path))
+                nodes.append(Node(sys.intern(mode), id, path))
             if len(nodes) > _NODE_LIMIT:
                 raise SourceError(
                     f"commit {commit[:12]} of {git.repository.shown} has more than "
@@ -122,7 +135,13 @@ class Objects:
         """Reads the commit and its root folder; returns the commit's date in UTC."""
         head = Node("", self._part.commit, b"")
         fields: dict[bytes, bytes] = {}
-        data = self.whole(head, "commit", self.begin(head, "commit"))
+        size = self.begin(head, "commit")
+        if size > _COMMIT_LIMIT:
+            raise SourceError(
+                f"commit {self._part.commit} of {self._part.git.repository.shown} has "
+                f"{size} bytes, too many"
+            )
+        data = self.whole(head, "commit", size)
         for line in data.partition(b"\n\n")[0].split(b"\n"):
             key, _, value = line.partition(b" ")
             fields.setdefault(key, value)
@@ -140,7 +159,8 @@ class Objects:
 
     def folder(self, node: Node) -> None:
         """Checks the object that a folder is; `git ls-tree` has read it."""
-        self.whole(node, "tree", self.begin(node, "tree"))
+        for _ in self.chunks(node, self.begin(node, "tree"), "tree"):
+            pass
 
     def target(self, node: Node) -> bytes:
         """The target of a symbolic link."""
@@ -167,9 +187,9 @@ class Objects:
         self._stream.read(1)
         return data
 
-    def chunks(self, node: Node, size: int) -> Iterator[bytes]:
-        """The content of the blob that was begun, in pieces of up to 1 MiB."""
-        hasher, left = new_hash(node.id, "blob", size), size
+    def chunks(self, node: Node, size: int, kind: str = "blob") -> Iterator[bytes]:
+        """The content of the object that was begun, in pieces of up to 1 MiB."""
+        hasher, left = new_hash(node.id, kind, size), size
         while left:
             chunk = self._stream.read(min(left, CHUNK))
             if not chunk:

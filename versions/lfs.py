@@ -34,7 +34,7 @@ _POINTER = re.compile(
 _MEDIA = "application/vnd.git-lfs+json"
 _CHUNK = 1 << 20
 #: Objects asked for in one request, and the largest answer to it in bytes.
-_GROUP, _ANSWER_LIMIT = 100, 16 << 20
+_GROUP, _ANSWER_LIMIT = 100, 4 << 20
 _REDIRECTS = 5
 #: Seconds to wait for a connection and for the next bytes.
 _TIMEOUT = (30.0, 120.0)
@@ -216,7 +216,7 @@ class _Client:
                     raise self._strange(item)
         try:
             answer = msgspec.json.decode(data, type=_Answer)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise self._strange(item) from None
         if answer.transfer != "basic":
             raise self._strange(item)

@@ -1,6 +1,6 @@
 """Submodules: which repository a folder of a tree comes from, as `.gitmodules` says. Pure."""
 
-from cvs.store.errors import InputError, SourceError
+from cvs.store.errors import InputError, SourceError, shown
 from cvs.store.tree import quote
 from cvs.versions import repository
 from cvs.versions.repository import Repository
@@ -46,7 +46,7 @@ def locate(url: str, parent: Repository, path: bytes) -> Repository:
     except InputError as error:
         raise SourceError(error.message) from None
     if found.is_local and not parent.is_local:
-        raise SourceError(f"{where}: {url!r} is a path of this machine")
+        raise SourceError(f"{where}: {shown(url)} is a path of this machine")
     return found
 
 
@@ -63,7 +63,7 @@ def _relative(url: str, parent: Repository, where: str) -> Repository:
     for part in url.rstrip("/").split("/"):
         if part == "..":
             if not parts:
-                raise InputError(f"{where}: {url!r} climbs out of the server")
+                raise InputError(f"{where}: {shown(url)} climbs out of the server")
             parts.pop()
         elif part != ".":
             parts.append(part)
