@@ -3,15 +3,20 @@
 Tests count, fail or stop a run at each of these calls through `observer`; nothing else in the
 package creates, renames or removes files on the volume. File contents go through `write`, which
 loops over short writes, and `sync`/`close`, which both raise: an exceeded quota may show only
-there (EDQUOT on network file systems).
+there (EDQUOT on network file systems). A call that a signal interrupted is made again: Python does
+that for files that are open, and a file system that is a process (FUSE) may say so of names too.
 """
 
+import contextlib
 import os
 import re
 import stat
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 Path = str | bytes
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: Called before every change as (name of the call, path or descriptor); None costs nothing.
 observer: Callable[[str, object], None] | None = None
@@ -29,10 +34,22 @@ def _observe(call: str, where: object) -> None:
         observer(call, where)
 
 
+def _finish(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """Makes a call of the kernel, again for as long as a signal that means nothing interrupts it.
+
+    One that means something, such as Ctrl-C, has raised what it raises before.
+    """
+    while True:
+        try:
+            return call(*arguments, **options)
+        except InterruptedError:
+            continue
+
+
 def mkdir(path: Path, mode: int = 0o755) -> None:
     """Makes one folder; FileExistsError if there is one."""
     _observe("mkdir", path)
-    os.mkdir(path, mode)
+    _finish(os.mkdir, path, mode)
 
 
 def makedirs(path: str, mode: int = 0o755) -> None:
@@ -52,67 +69,71 @@ def makedirs(path: str, mode: int = 0o755) -> None:
 def rename(source: Path, target: Path) -> None:
     """rename(2): atomic; replaces a file or link, never a folder that is not empty."""
     _observe("rename", target)
-    os.rename(source, target)
+    _finish(os.rename, source, target)
 
 
 def symlink(target: Path, path: Path) -> None:
     """Makes a symbolic link; FileExistsError if the name is taken."""
     _observe("symlink", path)
-    os.symlink(target, path)
+    _finish(os.symlink, target, path)
 
 
 def link(source: str, target: str) -> None:
     """Makes a hard link (of a symlink itself where `source` is one); never replaces."""
     _observe("link", target)
-    os.link(source, target, follow_symlinks=False)
+    _finish(os.link, source, target, follow_symlinks=False)
 
 
 def unlink(path: Path) -> None:
     """Removes a file or link."""
     _observe("unlink", path)
-    os.unlink(path)
+    _finish(os.unlink, path)
 
 
 def rmdir(path: Path) -> None:
     """Removes an empty folder."""
     _observe("rmdir", path)
-    os.rmdir(path)
+    _finish(os.rmdir, path)
 
 
 def touch(path: str) -> None:
     """Sets the times of a file or folder to the server's now."""
     _observe("utime", path)
-    os.utime(path)
+    _finish(os.utime, path)
 
 
 def create(path: Path, mode: int = 0o644) -> int:
     """Creates a file that must not exist and opens it for writing; never follows a link."""
     _observe("create", path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(path, flags, mode)
+    return _finish(os.open, path, flags, mode)
 
 
 def write(descriptor: int, data: bytes | bytearray | memoryview) -> None:
     """Writes all of `data`: a short write is no error to the kernel, losing the rest is."""
     _observe("write", descriptor)
-    written = os.write(descriptor, data)
+    written = _finish(os.write, descriptor, data)
     if written == len(data):
         return
     rest = memoryview(data)[written:]
     while rest:
-        rest = rest[os.write(descriptor, rest) :]
+        rest = rest[_finish(os.write, descriptor, rest) :]
 
 
 def sync(descriptor: int) -> None:
     """fsync(2)."""
     _observe("fsync", descriptor)
-    os.fsync(descriptor)
+    _finish(os.fsync, descriptor)
 
 
 def close(descriptor: int) -> None:
-    """close(2), whose error counts: the last place where a full quota can show."""
+    """close(2), whose error counts: the last place where a full quota can show.
+
+    Interrupted it has closed all the same; what must be kept is synced, which tells of its errors.
+    """
     _observe("close", descriptor)
-    os.close(descriptor)
+    with contextlib.suppress(InterruptedError):
+        os.close(descriptor)
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -157,7 +178,7 @@ def sync_tree(path: str, filesystem: str) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             _observe("syncfs", path)
-            _syncfs(descriptor)
+            _finish(_syncfs, descriptor)
         finally:
             os.close(descriptor)
         return

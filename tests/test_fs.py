@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,60 @@ def test_every_error_of_a_file_counts(
         patch.setattr(os, call, fail)
         with pytest.raises(OSError, match="quota"):
             fs.write_synced(str(tmp_path / "f"), b"x")
+
+
+CALLS: dict[str, Callable[[str], object]] = {
+    "mkdir": lambda at: fs.mkdir(f"{at}/new"),
+    "rename": lambda at: fs.rename(f"{at}/file", f"{at}/new"),
+    "symlink": lambda at: fs.symlink("file", f"{at}/new"),
+    "link": lambda at: fs.link(f"{at}/file", f"{at}/new"),
+    "unlink": lambda at: fs.unlink(f"{at}/file"),
+    "rmdir": lambda at: fs.rmdir(f"{at}/folder"),
+    "utime": lambda at: fs.touch(f"{at}/file"),
+    "open": lambda at: fs.close(fs.create(f"{at}/new")),
+    "write": lambda at: fs.write_file(f"{at}/new", b"x"),
+    "fsync": lambda at: fs.write_synced(f"{at}/new", b"x"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_interrupted_call_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A signal that means nothing, as that of a window's new size, ends no work."""
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    real = getattr(os, name)
+    count = 0
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count < 3:
+            raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(os, name, interrupted)
+    CALLS[name](str(tmp_path))
+
+    assert count == 3
+
+
+def test_an_interrupted_close_has_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The descriptor is gone then: to close it again would close somebody else's."""
+    real = os.close
+    closed: list[int] = []
+
+    def interrupted(descriptor: int) -> None:
+        real(descriptor)
+        closed.append(descriptor)
+        raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
+
+    descriptor = fs.create(str(tmp_path / "new"))
+    monkeypatch.setattr(os, "close", interrupted)
+    fs.close(descriptor)
+
+    assert closed == [descriptor]
 
 
 def test_create_replaces_nothing(tmp_path: Path) -> None:
