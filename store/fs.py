@@ -75,7 +75,13 @@ def rename(source: Path, target: Path) -> None:
 def symlink(target: Path, path: Path) -> None:
     """Makes a symbolic link; FileExistsError if the name is taken."""
     _observe("symlink", path)
-    _finish(os.symlink, target, path)
+    try:
+        _finish(os.symlink, target, path)
+    except OSError as error:
+        # Of the two names the kernel's comes first what the link says, which need be no place.
+        del error.filename2
+        error.filename = path
+        raise
 
 
 def link(source: str, target: str) -> None:

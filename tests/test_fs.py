@@ -116,6 +116,16 @@ def test_an_interrupted_close_has_closed(tmp_path: Path, monkeypatch: pytest.Mon
     assert closed == [descriptor]
 
 
+def test_an_error_of_a_link_names_the_link(tmp_path: Path) -> None:
+    """What it was to say need be no place; where it was to lie is one."""
+    path = str(tmp_path / "none" / "link")
+    with pytest.raises(FileNotFoundError) as caught:
+        fs.symlink("../../store", path)
+
+    assert (caught.value.filename, caught.value.filename2) == (path, None)
+    assert str(caught.value).endswith(f"'{path}'")
+
+
 def test_create_replaces_nothing(tmp_path: Path) -> None:
     """A file, a folder or a link in the way is an error, and a link is not followed."""
     (tmp_path / "file").write_bytes(b"old")
