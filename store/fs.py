@@ -242,7 +242,9 @@ def _forgiving(call: Callable[[str], None], path: str) -> None:
     try:
         call(path)
     except FileNotFoundError:
-        pass
+        if os.path.lexists(path):
+            # A cache of the file system's had lost it: it would stay, and nobody would know.
+            raise
 
 
 def unique() -> str:

@@ -248,6 +248,20 @@ def test_remove_tree_beside_another_remover(
         assert not root.exists()
 
 
+def test_remove_tree_believes_no_stale_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said to be gone and is there is an error: it would stay, and nobody would know."""
+    (tmp_path / "file").touch()
+
+    def gone(path: str) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    monkeypatch.setattr(os, "unlink", gone)
+    with pytest.raises(FileNotFoundError):
+        fs.remove_tree(str(tmp_path / "file"))
+
+
 def test_sync_tree_syncs_every_file_and_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
