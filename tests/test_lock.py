@@ -41,16 +41,18 @@ def volume(memory_volume: Volume) -> Volume:
     return memory_volume
 
 
-_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+_text = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=8)
 _name = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8)
 _path = st.lists(_name, min_size=1, max_size=3).map("/".join)
-_size = st.integers(0, 2**63)
+_size = st.integers(0, 2**63 - 1)
 _commit_id = st.binary(min_size=20, max_size=20).map(bytes.hex)
 
 
-def tuples(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+def tuples(
+    inner: st.SearchStrategy[Any], unique_by: Callable[[Any], Any] | None = None
+) -> st.SearchStrategy[tuple[Any, ...]]:
     """Short tuples."""
-    return st.lists(inner, max_size=2).map(tuple)
+    return st.lists(inner, max_size=2, unique_by=unique_by).map(tuple)
 
 
 _commits = st.builds(
@@ -105,9 +107,9 @@ _locks = st.builds(
     version_id=_text,
     parts=_parts,
     core=_commits,
-    nodes=tuples(_commits),
+    nodes=tuples(_commits, lambda node: node.name.casefold()),
     python=_pythons,
-    models=tuples(_models),
+    models=tuples(_models, lambda model: model.path.casefold().partition("/")[0]),
 )
 
 
@@ -392,3 +394,45 @@ def test_a_lock_of_the_tool_before_is_none(tmp_path: Path) -> None:
     documents.write(str(path), lock, str(tmp_path / "tmp"))
     assert documents.read(str(path)) == lock
     assert json.loads((path.parent / f"v.lock.json{documents.BEFORE}").read_text()) == old
+
+
+def with_place(value: Any, place: list[str | int], new: Any) -> bytes:
+    """The document of a lock with one value replaced."""
+    inner = value
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = new
+    return json.dumps(value).encode()
+
+
+@pytest.mark.parametrize("size", [-1, 1 << 63, 10**4000])
+def test_sizes_that_are_none(size: int) -> None:
+    """A size that nothing can have would break every sum of sizes."""
+    for place in (["core", "size"], ["models", 0, "size"], ["python", "wheels", 0, "size"]):
+        document = json.loads(documents.encode(locks.lock()))
+        said = refused(with_place(document, place, size))
+        assert "size: " in said
+
+
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[31m", "\x7f", "\x9b", "\u2028"])
+def test_texts_that_steer_a_terminal(text: str) -> None:
+    """Names, refs and URLs of a lock are shown and logged: none has a control character."""
+    for place, shown in (
+        (["core", "ref"], "core.ref"),
+        (["python", "wheels", 0, "required_by", 0], "python.wheels[0].required_by[0]"),
+        (["parts", "core"], "parts.core"),
+    ):
+        document = json.loads(documents.encode(locks.lock()))
+        said = refused(with_place(document, place, text))
+        assert said == f": {shown}: {text!r} has control characters"
+
+
+def test_one_place_for_two() -> None:
+    """Two nodes or models in one place, or a model below another, are no version."""
+    node, model = locks.commit("node"), locks.model("a/b")
+    for lock, said in (
+        (locks.lock(nodes=(node, locks.commit("NODE"))), ": nodes[1]: a second custom node is"),
+        (locks.lock(models=(model, locks.model("A/B"))), ": models[1]: a second model is called"),
+        (locks.lock(models=(model, locks.model("A/b/c"))), ": models[1]: 'A/b/c' lies below an"),
+    ):
+        assert refused(documents.encode(lock)).startswith(said)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvs.store.errors import InputError
+from cvs.store.errors import InputError, shown
 from cvs.versions.paths import LONGEST, relative_path
 
 
@@ -72,7 +72,7 @@ def test_other_paths(text: str, problem: str) -> None:
     with pytest.raises(InputError) as caught:
         relative_path(text, "file: field")
 
-    assert caught.value.message == f"file: field: {text[:200]!r} {problem}"
+    assert caught.value.message == f"file: field: {shown(text)} {problem}"
 
 
 @given(st.text(max_size=12) | st.text(alphabet="ab./\\~:$%2eE ", max_size=12))

@@ -5,13 +5,16 @@ pinned by commit, digest and entry alone, and found again through the spec.
 """
 
 import os
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import msgspec
 
 from cvs.store import document, fs, scratch
 from cvs.store.digest import EntryId, is_id
-from cvs.store.errors import InputError
-from cvs.versions.paths import relative_path
+from cvs.store.errors import InputError, shown
+from cvs.versions.paths import check_distinct, check_places, relative_path
 from cvs.versions.repository import is_commit
 
 #: The version of the document that this code writes, and the newest it reads. Lower ones are locks
@@ -20,6 +23,13 @@ SCHEMA = 3
 
 #: What such a lock is renamed to when a new one takes its place.
 BEFORE = ".before-cvs"
+
+
+#: Bytes of a file or tree: a number that a file system can have.
+_Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+#: What no text of a lock has: it would steer a terminal or end a line.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,7 +59,7 @@ class Commit(_Document, frozen=True):
     date: str
     """The committer's date in UTC, `YYYY-MM-DDTHH:MM:SSZ`."""
     entry: EntryId
-    size: int
+    size: _Size
     submodules: tuple[Submodule, ...] = ()
     lfs: tuple[str, ...] = ()
     """Paths that are stored with Git LFS; the entry has their content."""
@@ -77,7 +87,7 @@ class Wheel(_Document, frozen=True):
     version: str
     file: str
     sha256: str
-    size: int | None
+    size: _Size | None
     url: str
     """Where it is fetched; "" for one that came from a local folder (find_links, --wheels-dir)."""
     uploaded: str | None
@@ -108,7 +118,7 @@ class Model(_Document, frozen=True):
     """Digest of what the spec asks for (source, checksum)."""
     source: str
     """Its URL without credentials; "" for a local path."""
-    size: int | None
+    size: _Size | None
     sha256: str | None
     """Known from the spec, or once it was fetched; a later fetch must fit it."""
     entry: EntryId | None
@@ -148,11 +158,14 @@ def decode(data: bytes, where: str) -> Lock:
     Raises:
         InputError: not a lock, or newer than this code; names the field.
     """
-    parsed = document.load_json(data, where)
+    return _decode(document.load_json(data, where), where)
+
+
+def _decode(parsed: Any, where: str) -> Lock:
     version = parsed.get("schema_version") if isinstance(parsed, dict) else None
     if type(version) is int and version != SCHEMA:
         raise InputError(
-            f"{where}: schema_version: {version} is not known, this cvs reads {SCHEMA}",
+            f"{where}: schema_version: {str(version)[:40]} is not known, this cvs reads {SCHEMA}",
             hint="update cvs" if version > SCHEMA else "remove it: `cvs resolve` makes it anew",
         )
     lock = document.convert(parsed, Lock, where)
@@ -162,7 +175,7 @@ def decode(data: bytes, where: str) -> Lock:
     for index, wheel in enumerate(lock.python.wheels):
         place = f"{where}: python.wheels[{index}]"
         if "/" in wheel.file or not wheel.file.endswith(".whl"):
-            raise InputError(f"{place}.file: {wheel.file[:200]!r} is not the name of a wheel")
+            raise InputError(f"{place}.file: {shown(wheel.file)} is not the name of a wheel")
         relative_path(wheel.file, f"{place}.file")
         _check_id(wheel.sha256, f"{place}.sha256")
     for index, model in enumerate(lock.models):
@@ -171,23 +184,42 @@ def decode(data: bytes, where: str) -> Lock:
         for field, value in (("sha256", model.sha256), ("entry", model.entry)):
             if value is not None:
                 _check_id(value, f"{place}.{field}")
+    nodes = [(node.name, f"{where}: nodes[{index}]") for index, node in enumerate(lock.nodes)]
+    check_distinct(nodes, "custom node")
+    models = [(model.path, f"{where}: models[{index}]") for index, model in enumerate(lock.models)]
+    check_places(models, "model")
+    for place, text in _texts(parsed, ""):
+        if _CONTROL.search(text):
+            raise InputError(f"{where}: {place[1:]}: {shown(text)} has control characters")
     return lock
+
+
+def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Every text of a parsed lock, with its place."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(inner, f"{place}.{key}")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _texts(inner, f"{place}[{index}]")
 
 
 def _check_commit(commit: Commit, where: str) -> None:
     if "/" in relative_path(commit.name, f"{where}.name"):
-        raise InputError(f"{where}.name: {commit.name!r} is not the name of one folder")
+        raise InputError(f"{where}.name: {shown(commit.name)} is not the name of one folder")
     _check_id(commit.entry, f"{where}.entry")
     for text in (commit.commit, *(inner.commit for inner in commit.submodules)):
         if not is_commit(text):
-            raise InputError(f"{where}: {text[:200]!r} is not a full commit")
+            raise InputError(f"{where}: {shown(text)} is not a full commit")
     for inner in commit.submodules:
         relative_path(inner.path, f"{where}.submodules")
 
 
 def _check_id(text: str, where: str) -> None:
     if not is_id(text):
-        raise InputError(f"{where}: {text[:200]!r} is not 64 lower-case hexadecimal digits")
+        raise InputError(f"{where}: {shown(text)} is not 64 lower-case hexadecimal digits")
 
 
 def read(path: str) -> Lock | None:
@@ -198,13 +230,16 @@ def read(path: str) -> Lock | None:
     """
     if not os.path.lexists(path):
         return None
-    data = document.read_bytes(path)
-    return None if _is_before(data, path) else decode(data, path)
+    parsed = _parsed(path)
+    return None if _is_before(parsed) else _decode(parsed, path)
 
 
-def _is_before(data: bytes, where: str) -> bool:
-    """Whether a file is a lock of the tool that cvs replaces."""
-    parsed = document.load_json(data, where)
+def _parsed(path: str) -> Any:
+    return document.load_json(document.read_bytes(path), path)
+
+
+def _is_before(parsed: Any) -> bool:
+    """Whether a parsed file is a lock of the tool that cvs replaces."""
     if not isinstance(parsed, dict) or "parts" in parsed:
         return False
     version = parsed.get("schema_version", 0)
@@ -224,7 +259,7 @@ def write(path: str, lock: Lock, tmp: str) -> None:
     with scratch.beside(folder, tmp if inside else None) as held:
         staged = os.path.join(held.folder, "lock")
         fs.write_synced(staged, encode(lock))
-        if os.path.isfile(path) and _is_before(document.read_bytes(path), path):
+        if os.path.isfile(path) and _is_before(_parsed(path)):
             fs.rename(path, path + BEFORE)
         fs.rename(staged, path)
     fs.sync_folder(folder)

@@ -1,8 +1,9 @@
 """Paths that come from documents: relative, plain, and never above their folder."""
 
 import re
+from collections.abc import Sequence
 
-from cvs.store.errors import InputError
+from cvs.store.errors import InputError, shown
 
 #: Bytes of the longest path; a system takes 4096 with all that stands before it.
 LONGEST = 1024
@@ -35,5 +36,42 @@ def relative_path(text: str, where: str) -> str:
     elif "$" in text or "%2e" in text.lower():
         problem = "holds a variable or escape that has no meaning here"
     if problem:
-        raise InputError(f"{where}: {text[:200]!r} {problem}")
+        raise InputError(f"{where}: {shown(text)} {problem}")
     return text
+
+
+def check_distinct(items: Sequence[tuple[str, str]], what: str) -> None:
+    """Refuses two names that are one where case does not count.
+
+    Args:
+        items: names, each with the place that it stands in, as `file: field`.
+        what: what is called so, for the message.
+
+    Raises:
+        InputError: names both places.
+    """
+    seen: dict[str, tuple[str, str]] = {}
+    for name, where in items:
+        other = seen.setdefault(name.casefold(), (name, where))
+        if other != (name, where):
+            raise InputError(
+                f"{where}: a second {what} is called {shown(name)}, "
+                f"the first is {other[1].rpartition(': ')[2]}"
+            )
+
+
+def check_places(items: Sequence[tuple[str, str]], what: str) -> None:
+    """Refuses two files in one place, and one below another, whatever their case.
+
+    Raises:
+        InputError: as `check_distinct`.
+    """
+    check_distinct(items, what)
+    files = {path.casefold(): path for path, _ in items}
+    for path, where in items:
+        above = path.casefold()
+        while above := above.rpartition("/")[0]:
+            if above in files:
+                raise InputError(
+                    f"{where}: {shown(path)} lies below another {what}, {shown(files[above])}"
+                )

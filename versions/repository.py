@@ -10,7 +10,7 @@ import re
 
 import msgspec
 
-from cvs.store.errors import InputError
+from cvs.store.errors import InputError, shown
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _SCP = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]*)@([^/:@\s]+):(.*)", re.DOTALL)
@@ -137,7 +137,7 @@ def check_ref(ref: str, where: str) -> str:
         or _NOT_IN_REF.search(ref)
         or any(not part or part.startswith(".") or part.endswith(".lock") for part in parts)
     ):
-        raise InputError(f"{where}: {ref!r} cannot be the name of a branch, tag or commit")
+        raise InputError(f"{where}: {shown(ref)} cannot be the name of a branch, tag or commit")
     return ref
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from cvs.store import document
-from cvs.store.errors import InputError
+from cvs.store.errors import InputError, shown
 from cvs.versions import repository
-from cvs.versions.paths import relative_path
+from cvs.versions.paths import check_distinct, check_places, relative_path
 
 SCHEMA = 2
 
@@ -23,6 +23,9 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?")
+
+#: Characters of the longest requirement, URL or name; signed URLs have some thousand.
+_LONGEST = 8192
 
 #: What a model's place may begin with; it is relative to the models folder all the same.
 _MODELS_FOLDERS = (
@@ -175,7 +178,7 @@ def parse(data: Any, file: str) -> Spec:
     version = data.get("schema_version") if isinstance(data, dict) else None
     if type(version) is int and version != SCHEMA:
         raise InputError(
-            f"{file}: schema_version: {version} is not known, this cvs reads {SCHEMA}",
+            f"{file}: schema_version: {str(version)[:40]} is not known, this cvs reads {SCHEMA}",
             hint="update cvs" if version > SCHEMA else None,
         )
     raw = document.convert(data, _RawSpec, file)
@@ -188,8 +191,8 @@ def parse(data: Any, file: str) -> Spec:
     models = tuple(
         _model(model, f"{file}: models[{index}]") for index, model in enumerate(raw.models)
     )
-    _check_distinct([(node.name, node.where) for node in nodes], "custom node")
-    _check_paths(models)
+    check_distinct([(node.name, node.where) for node in nodes], "custom node")
+    check_places([(model.path, model.where) for model in models], "model")
     return Spec(
         version_id=raw.version_id,
         core=core,
@@ -212,7 +215,7 @@ def check_version_id(text: str, where: str) -> None:
     """Raises InputError unless `text` can name a version: it becomes part of paths."""
     if not _VERSION_ID.fullmatch(text) or text.endswith((".json", ".lock")):
         raise InputError(
-            f"{where}: {text!r} cannot be the name of a version",
+            f"{where}: {shown(text)} cannot be the name of a version",
             hint="up to 100 letters, digits, '.', '_' and '-', beginning with a letter or digit",
         )
 
@@ -222,7 +225,9 @@ def _source(raw: _RawSource | _RawNode, name: str | None, where: str) -> Source:
     base = os.path.dirname(os.path.abspath(where.partition(": ")[0]))
     parsed = repository.parse(text, f"{where}.repo", allow_local=True, base=base)
     if inline is not None and raw.ref is not None and inline != raw.ref:
-        raise InputError(f"{where}: repo names the ref {inline!r} and ref names {raw.ref!r}")
+        raise InputError(
+            f"{where}: repo names the ref {shown(inline)} and ref names {shown(raw.ref)}"
+        )
     ref = raw.ref if raw.ref is not None else inline
     if ref is not None:
         repository.check_ref(ref, f"{where}.ref")
@@ -233,7 +238,7 @@ def _source(raw: _RawSource | _RawNode, name: str | None, where: str) -> Source:
         commit = ref
     if commit is not None and not _COMMIT.fullmatch(commit):
         raise InputError(
-            f"{where}.commit: {commit!r} is not a full commit of 40 hexadecimal digits",
+            f"{where}.commit: {shown(commit)} is not a full commit of 40 hexadecimal digits",
             hint="short commits and branches go into `ref`",
         )
     if isinstance(raw, _RawNode):
@@ -253,17 +258,17 @@ def _source(raw: _RawSource | _RawNode, name: str | None, where: str) -> Source:
 
 def _check_node_name(name: str, where: str) -> None:
     if "/" in name:
-        raise InputError(f"{where}: {name!r} is not the name of one folder")
+        raise InputError(f"{where}: {shown(name)} is not the name of one folder")
     relative_path(name, where)
     if name.startswith(".") or name.endswith(".disabled") or name == "__pycache__":
-        raise InputError(f"{where}: ComfyUI does not load a custom node called {name!r}")
+        raise InputError(f"{where}: ComfyUI does not load a custom node called {shown(name)}")
 
 
 def _model(raw: _RawModel, where: str) -> Model:
     source = _text(raw.source, f"{where}.source")
     name = raw.name if raw.name is not None else _last_part(source)
-    if name and (name.isspace() or not name.isprintable()):
-        raise InputError(f"{where}.name: {name[:200]!r} cannot be used")
+    if name and (name.isspace() or not name.isprintable() or len(name) > _LONGEST):
+        raise InputError(f"{where}.name: {shown(name)} cannot be used")
     if raw.target_path is not None and raw.path is not None and raw.target_path != raw.path:
         raise InputError(f"{where}: target_path and path name different places")
     if raw.target_path is not None:
@@ -314,7 +319,9 @@ def _checksum(raw: _RawModel, where: str) -> str | None:
             continue
         plain = value.strip().lower().removeprefix("sha256:")
         if not _SHA256.fullmatch(plain):
-            raise InputError(f"{where}.{field}: {value!r} is not sha256:<64 hexadecimal digits>")
+            raise InputError(
+                f"{where}.{field}: {shown(value)} is not sha256:<64 hexadecimal digits>"
+            )
         if found is not None and found != plain:
             raise InputError(f"{where}: checksum and sha256 differ")
         found = plain
@@ -324,14 +331,14 @@ def _checksum(raw: _RawModel, where: str) -> str | None:
 def _python(raw: PythonSettings, file: str) -> PythonSettings:
     where = f"{file}: python"
     if raw.version is not None and not re.fullmatch(r"3\.[0-9]{1,2}", raw.version):
-        raise InputError(f"{where}.version: {raw.version!r} is not like '3.11'")
+        raise InputError(f"{where}.version: {shown(raw.version)} is not like '3.11'")
     if (
         raw.exclude_newer is not None
         and raw.exclude_newer not in ("core", "none")
         and not _is_date(raw.exclude_newer)
     ):
         raise InputError(
-            f"{where}.exclude_newer: {raw.exclude_newer!r} is not a date, 'core' or 'none'"
+            f"{where}.exclude_newer: {shown(raw.exclude_newer)} is not a date, 'core' or 'none'"
         )
     if raw.index_url is not None:
         _index(raw.index_url, f"{where}.index_url")
@@ -358,7 +365,11 @@ def _is_date(text: str) -> bool:
 
 def _index(url: str, where: str) -> None:
     """Refuses what cannot be the URL of an index: uv takes a list of them apart at spaces."""
-    if not url.startswith(("https://", "http://", "file://")) or not url.isprintable():
+    if (
+        not url.startswith(("https://", "http://", "file://"))
+        or not url.isprintable()
+        or len(url) > _LONGEST
+    ):
         raise InputError(f"{where}: an index is a URL that begins with https://")
     if " " in url:
         raise InputError(f"{where}: there is a space in the URL")
@@ -366,7 +377,7 @@ def _index(url: str, where: str) -> None:
 
 def _env(name: str, value: Any, file: str) -> str:
     if not _ENV_NAME.fullmatch(name):
-        raise InputError(f"{file}: env: {name!r} cannot be the name of a variable")
+        raise InputError(f"{file}: env: {shown(name)} cannot be the name of a variable")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise InputError(f"{file}: env.{name}: {value!r:.40} is neither text nor a number")
     if isinstance(value, str) and "\0" in value:
@@ -376,33 +387,9 @@ def _env(name: str, value: Any, file: str) -> str:
 
 def _text(text: str, where: str) -> str:
     stripped = text.strip()
-    if not stripped or not text.isprintable() or stripped.startswith("-"):
-        raise InputError(f"{where}: {text[:200]!r} cannot be used")
+    if not stripped or not text.isprintable() or stripped.startswith("-") or len(text) > _LONGEST:
+        raise InputError(f"{where}: {shown(text)} cannot be used")
     return stripped
-
-
-def _check_distinct(items: Sequence[tuple[str, str]], what: str) -> None:
-    seen: dict[str, tuple[str, str]] = {}
-    for name, where in items:
-        other = seen.setdefault(name.casefold(), (name, where))
-        if other != (name, where):
-            raise InputError(
-                f"{where}: a second {what} is called {name!r}, "
-                f"the first is {other[1].rpartition(': ')[2]}"
-            )
-
-
-def _check_paths(models: Sequence[Model]) -> None:
-    _check_distinct([(model.path, model.where) for model in models], "model")
-    files = {model.path.casefold(): model for model in models}
-    for model in models:
-        parts = model.path.casefold().split("/")
-        for length in range(1, len(parts)):
-            other = files.get("/".join(parts[:length]))
-            if other is not None:
-                raise InputError(
-                    f"{model.where}: {model.path!r} lies below another model, {other.path!r}"
-                )
 
 
 def with_commits(
