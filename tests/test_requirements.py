@@ -158,3 +158,52 @@ def test_a_stored_tree_is_asked_for_its_file(store: Store, tmp_path: Path) -> No
     read = requirements.of_tree(store, entry, "Node")
     assert [(one.requirer, one.text) for one in read.wanted] == [("Node", "a"), ("Node", "b")]
     assert requirements.of_tree(store, without, "Node") == Requirements()
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("a; " + "(" * 2000 + "os_name=='x'" + ")" * 2000, "is nested too deep"),
+        ("a" * 4097, "the line is longer than 4096 characters"),
+        ("x" + " " * 100_000 + "y", "the line is longer than 4096 characters"),
+        ("\\\n" * 100_000 + "!", "'!' is not a requirement"),
+        ("-r " + "a/" * 2000, "there is no a/a/a"),
+        ("\x1b[31m==1", r"'\x1b[31m==1' is not a requirement"),
+    ],
+)
+def test_lines_that_nobody_means(line: str, problem: str) -> None:
+    """However a file is made to stop its reader, it is one sentence."""
+    with pytest.raises(InputError) as caught:
+        _texts(line)
+    assert problem in caught.value.message
+    assert caught.value.message.isprintable()
+
+
+@pytest.mark.parametrize("url", ["https://[x/a-1-py3-none-any.whl", "a @ https://[x]y/a-1.whl"])
+def test_urls_that_are_none(url: str) -> None:
+    """What no URL can be is not followed, like others that cannot be locked."""
+    read = requirements.parse(url.encode(), requirer="N")
+
+    assert read == Requirements(ignored=(f"N: {url}",))
+
+
+def test_ignored_lines_are_fit_for_a_lock() -> None:
+    """A line that is noted is one line that a terminal can show, not longer than anybody reads,
+    and has no credentials."""
+    token = "t" * 600
+    text = f"-e \tx\x1b[31m\n-f https://{token}@x.org/{'y' * 600}\n"
+    first, second = requirements.parse(text.encode(), requirer="N").ignored
+
+    assert first == "N: -e \\tx\\x1b[31m"
+    assert second.startswith("N: -f https://x.org/yyy")
+    assert len(second) == 503
+
+
+def test_a_file_of_any_size_is_refused(store: Store, tmp_path: Path) -> None:
+    """A file that is larger than any list of packages is not read."""
+    (tmp_path / "N").mkdir()
+    (tmp_path / "N/requirements.txt").write_bytes(b"#" * ((1 << 20) + 1))
+    entry = ingest.add_path(store, str(tmp_path / "N"))
+
+    with pytest.raises(InputError, match=r"^N/requirements\.txt is larger than 1 MiB$"):
+        requirements.of_tree(store, entry, "N")

@@ -18,15 +18,23 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from cvs.store import tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, content_path
-from cvs.store.errors import InputError, IntegrityError
+from cvs.store.errors import InputError, IntegrityError, one_line, shown
 from cvs.store.manifest import TreeManifest
 
 #: How deep `-r` may nest; deeper is a loop that grows or a joke.
 _DEPTH = 8
 
-_COMMENT = re.compile(r"(^|\s+)#.*$")
+#: Bytes of the largest file, characters of the longest line, and how many of them are noted where
+#: it is ignored. Python refuses to read numbers that are longer than such a line.
+_FILE_LIMIT = 1 << 20
+_LINE_LIMIT = 4096
+_SHOWN = 500
+
+#: What stands before these is looked at, not matched: white space of any length would be tried
+#: from each of its places.
+_COMMENT = re.compile(r"(?:^|(?<=\s))#.*$")
 _HASH = re.compile(r"\s--hash[=\s]\S+")
-_OPTION_AFTER = re.compile(r"\s+--?[A-Za-z].*$")
+_OPTION_AFTER = re.compile(r"(?<=\s)--?[A-Za-z].*$")
 _INCLUDE = re.compile(r"^(?:-r|--requirement)(?:\s*=\s*|\s*)(?P<file>.+)$")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
@@ -97,12 +105,15 @@ def of_tree(store: Store, entry: EntryId, requirer: str) -> Requirements:
             return None
         try:
             with open(os.path.join(root, path), "rb") as file:
-                return file.read()
+                data = file.read(_FILE_LIMIT + 1)
         except OSError as error:
             raise IntegrityError(
                 f"{os.path.join(root, path)} cannot be read: {error.strerror}",
                 hint="cvs store verify names what is damaged",
             ) from None
+        if len(data) > _FILE_LIMIT:
+            raise InputError(f"{requirer}/{path} is larger than {_FILE_LIMIT >> 20} MiB")
+        return data
 
     name = "requirements.txt"
     data = read(name)
@@ -119,10 +130,12 @@ def packages(lines: Iterable[str], *, requirer: str = "python_packages") -> Requ
     for number, line in enumerate(lines):
         where = f"{requirer}[{number}]"
         if options := _options(line):
-            raise InputError(f"{where}: options such as {_clean(options)!r} have no meaning here")
+            raise InputError(
+                f"{where}: options such as {shown(_clean(options))} have no meaning here"
+            )
         text, reason = _requirement(line.strip(), where)
         if reason:
-            raise InputError(f"{where}: {_clean(line)!r} {reason}: only wheels can be locked")
+            raise InputError(f"{where}: {shown(_clean(line))} {reason}: only wheels can be locked")
         wanted.append(Requirement(text, requirer, where))
     return Requirements(tuple(wanted))
 
@@ -138,6 +151,8 @@ def _read(
 ) -> None:
     for number, line in _logical_lines(_decode(data, f"{requirer}/{file}")):
         where = f"{requirer}/{file}:{number}"
+        if len(line) > _LINE_LIMIT:
+            raise InputError(f"{where}: the line is longer than {_LINE_LIMIT} characters")
         included = _INCLUDE.match(line)
         if included:
             path = _inside(file, included["file"].strip().strip("'\""), where)
@@ -148,13 +163,13 @@ def _read(
                 raise InputError(f"{where}: there is no {path} in {requirer}")
             _read(other, requirer, path, read, (*open_files, path), wanted, ignored)
         elif line.startswith("-"):
-            ignored.append(f"{requirer}: {_clean(line)}")
+            ignored.append(_noted(requirer, line))
         else:
             if options := _options(line):
-                ignored.append(f"{requirer}: {_clean(options)}")
+                ignored.append(_noted(requirer, options))
             text, reason = _requirement(line, where)
             if reason:
-                ignored.append(f"{requirer}: {_clean(line)}")
+                ignored.append(_noted(requirer, line))
             else:
                 wanted.append(Requirement(text, requirer, where))
 
@@ -191,7 +206,7 @@ def _inside(file: str, other: str, where: str) -> str:
     """The path of `other`, which `file` names, relative to the tree."""
     path = posixpath.normpath(posixpath.join(posixpath.dirname(file), other))
     if posixpath.isabs(other) or path == ".." or path.startswith("../") or _SCHEME.match(other):
-        raise InputError(f"{where}: -r {_clean(other)} is not a file of the same tree")
+        raise InputError(f"{where}: -r {_clean(other)[:_SHOWN]} is not a file of the same tree")
     return path
 
 
@@ -217,7 +232,9 @@ def _requirement(line: str, where: str) -> tuple[str, str]:
         parsed = Parsed(line)
     except InvalidRequirement as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{where}: {_clean(line)!r} is not a requirement: {reason}") from None
+        raise InputError(f"{where}: {shown(_clean(line))} is not a requirement: {reason}") from None
+    except RecursionError:
+        raise InputError(f"{where}: {shown(_clean(line))} is nested too deep") from None
     if parsed.url:
         text, reason = _wheel_url(parsed.url)
         return text and str(parsed), reason
@@ -227,7 +244,10 @@ def _requirement(line: str, where: str) -> tuple[str, str]:
 def _wheel_url(url: str) -> tuple[str, str]:
     if url.startswith(("git+", "hg+", "svn+", "bzr+")):
         return "", "is a repository"
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "", "is not a URL"
     if parts.scheme != "https":
         return "", "is not an https URL"
     if not parts.path.endswith(".whl"):
@@ -242,3 +262,8 @@ def _wheel_url(url: str) -> tuple[str, str]:
 def _clean(text: str) -> str:
     """The text without user names, passwords and tokens in URLs."""
     return _CREDENTIALS.sub("", text)
+
+
+def _noted(requirer: str, line: str) -> str:
+    """A line that is not followed, in a form that a lock can keep and a terminal show."""
+    return f"{requirer}: {one_line(_clean(line))[:_SHOWN]}"
