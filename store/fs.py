@@ -238,6 +238,21 @@ def remove_tree(path: str) -> None:
     _forgiving(rmdir, path)
 
 
+def remove_for_good(path: str) -> None:
+    """`remove_tree`, which a Ctrl-C or one error on its way does not end.
+
+    Raises:
+        OSError: it failed once more.
+        KeyboardInterrupt, SystemExit: when it is done.
+    """
+    try:
+        remove_tree(path)
+    except BaseException as error:
+        remove_tree(path)
+        if not isinstance(error, OSError):
+            raise
+
+
 def _forgiving(call: Callable[[str], None], path: str) -> None:
     try:
         call(path)

@@ -8,6 +8,7 @@ A lease is a file `leases/<id>.json`; its heartbeat is a folder `leases/<id>` be
 time the holder renews. A lease ends by being renamed away or unlinked, never by a clock.
 """
 
+import contextlib
 import errno
 import os
 import threading
@@ -123,10 +124,17 @@ class Lease:
         threading.Thread(target=renew, name="lease-heartbeat", daemon=True).start()
 
     def drop(self) -> None:
-        """Ends the lease; one that is gone already is fine."""
+        """Ends the lease; one that is gone already is fine.
+
+        What cannot be removed is left to be expired: it takes nothing from work that was done.
+        """
         self._stop.set()
-        fs.remove_tree(self.path)
-        fs.remove_tree(self.heartbeat)
+        try:
+            with contextlib.suppress(OSError):
+                fs.remove_for_good(self.path)
+        finally:
+            with contextlib.suppress(OSError):
+                fs.remove_for_good(self.heartbeat)
 
     def __enter__(self) -> Self:
         return self

@@ -79,7 +79,7 @@ class Scratch:
         takes nothing from work that was done, and is not why other work failed."""
         try:
             with contextlib.suppress(OSError):
-                fs.remove_tree(self.folder)
+                fs.remove_for_good(self.folder)
         finally:
             self._close()
 

@@ -262,6 +262,42 @@ def test_remove_tree_believes_no_stale_cache(
         fs.remove_tree(str(tmp_path / "file"))
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "stalled"), KeyboardInterrupt()])
+def test_remove_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """One error or Ctrl-C on the way leaves nothing; of the two only Ctrl-C is heard of."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").touch()
+    errors = [error]
+
+    def once(*_: object) -> None:
+        if errors:
+            raise errors.pop()
+
+    monkeypatch.setattr(fs, "observer", once)
+    if isinstance(error, OSError):
+        fs.remove_for_good(str(folder))
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            fs.remove_for_good(str(folder))
+
+    assert not folder.exists()
+
+
+def test_remove_for_good_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be removed at all is an error."""
+    (tmp_path / "file").touch()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(fs, "observer", refuse)
+    with pytest.raises(PermissionError):
+        fs.remove_for_good(str(tmp_path / "file"))
+
+
 def test_sync_tree_syncs_every_file_and_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

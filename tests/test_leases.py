@@ -106,6 +106,49 @@ def test_taking_may_fail(volume: Volume) -> None:
     assert number > 5
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_dropping_goes_on(volume: Volume, number: int) -> None:
+    """One error of the volume ends no drop: what is left would keep its closure."""
+    lease = Lease.take(volume, locks.record())
+    with fail_at(number, code=errno.EIO, calls=("unlink", "rmdir")):
+        lease.drop()
+
+    assert os.listdir(volume.leases) == []
+
+
+@pytest.mark.parametrize("call", ["unlink", "rmdir"])
+def test_dropping_is_not_interrupted(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Ctrl-C while a lease is dropped leaves neither it nor its heartbeat."""
+    lease = Lease.take(volume, locks.record())
+    seen: list[str] = []
+
+    def interrupt(name: str, _: object) -> None:
+        seen.append(name)
+        if name == call and seen.count(call) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fs, "observer", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        lease.drop()
+
+    assert os.listdir(volume.leases) == []
+
+
+def test_a_lease_that_cannot_be_dropped(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is left to be expired: the work that it was for is done."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    with Lease.take(volume, locks.record()) as lease:
+        monkeypatch.setattr(fs, "observer", refuse)
+    monkeypatch.undo()
+
+    assert sorted(os.listdir(volume.leases)) == [lease.name, f"{lease.name}.json"]
+
+
 def test_the_lease_of_a_generation_writes_no_data(
     volume: Volume, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,6 +121,25 @@ def test_swept_before_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert os.listdir(tmp_path) == [os.path.basename(held.folder)]
 
 
+@pytest.mark.parametrize("call", ["unlink", "rmdir"])
+def test_interrupted_while_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Ctrl-C while a folder is removed leaves nothing of it."""
+    seen: list[str] = []
+
+    def interrupt(name: str, _: object) -> None:
+        seen.append(name)
+        if name == call and seen.count(call) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Scratch(str(tmp_path)) as held:
+        fs.write_file(os.path.join(held.folder, "file"), b"x")
+        monkeypatch.setattr(fs, "observer", interrupt)
+
+    assert os.listdir(tmp_path) == []
+
+
 def test_no_parent(tmp_path: Path) -> None:
     """A parent that is not there is an error, not a wait without end."""
     with pytest.raises(FileNotFoundError), Scratch(str(tmp_path / "none")):
