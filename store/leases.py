@@ -57,7 +57,9 @@ class Lease:
             staged = os.path.join(scratch.folder, "lease")
             fs.write_synced(staged, encode(record), 0o444)
             try:
-                fs.mkdir(lease.heartbeat)
+                # Nobody else has the name: where it is taken, an answer was lost.
+                with contextlib.suppress(FileExistsError):
+                    fs.mkdir(lease.heartbeat)
                 fs.rename(staged, lease.path)
             except BaseException:
                 lease.drop()
@@ -72,9 +74,11 @@ class Lease:
             FileNotFoundError: the generation is gone.
         """
         lease = cls(volume, fs.unique())
-        fs.mkdir(lease.heartbeat)
         try:
-            fs.link(path, lease.path)
+            with contextlib.suppress(FileExistsError):
+                fs.mkdir(lease.heartbeat)
+            with contextlib.suppress(FileExistsError):
+                fs.link(path, lease.path)
         except BaseException:
             lease.drop()
             raise

@@ -56,16 +56,21 @@ class Scratch:
     def _take(self) -> bool:
         self.folder = os.path.join(self._parent, self._prefix + fs.unique()[: self._digits])
         try:
-            fs.mkdir(self.folder, 0o755)
+            # Nobody else has the name: where it is taken, an answer was lost and the call repeated.
+            with contextlib.suppress(FileExistsError):
+                fs.mkdir(self.folder, 0o755)
+            return self._hold()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+
+    def _hold(self) -> bool:
+        try:
             self.descriptor = _open(self.folder)
             if _lock(self.descriptor) and _is_at(self.descriptor, self.folder):
                 return True
         except FileNotFoundError:
-            if not os.path.isdir(self._parent):
-                raise
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
+            pass
         self._close()
         return False
 

@@ -149,6 +149,35 @@ def test_a_lease_that_cannot_be_dropped(volume: Volume, monkeypatch: pytest.Monk
     assert sorted(os.listdir(volume.leases)) == [lease.name, f"{lease.name}.json"]
 
 
+def test_a_heartbeat_whose_answer_was_lost(
+    volume: Volume, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A heartbeat that was made although an error came back is ours, or is not left."""
+    path = os.path.join(folder, "1.json")
+    Path(path).write_bytes(encode(locks.record()))
+    make = fs.mkdir
+
+    def answer(code: int) -> Callable[[str], None]:
+        def lost(path: str, mode: int = 0o755) -> None:
+            make(path, mode)
+            if path.startswith(volume.leases):
+                raise OSError(code, os.strerror(code), path)
+
+        return lost
+
+    for take in (
+        lambda: Lease.take(volume, locks.record()),
+        lambda: Lease.of_generation(volume, path),
+    ):
+        monkeypatch.setattr(fs, "mkdir", answer(errno.EEXIST))
+        with take() as lease:
+            assert sorted(os.listdir(volume.leases)) == [lease.name, f"{lease.name}.json"]
+        monkeypatch.setattr(fs, "mkdir", answer(errno.EIO))
+        with pytest.raises(OSError, match="Input/output"):
+            take()
+        assert os.listdir(volume.leases) == []
+
+
 def test_the_lease_of_a_generation_writes_no_data(
     volume: Volume, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """Scratch folders: there while they are held, swept when their process is gone."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -119,6 +120,48 @@ def test_swept_before_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with Scratch(str(tmp_path)) as held:
         assert held.folder == found[1]
         assert os.listdir(tmp_path) == [os.path.basename(held.folder)]
+
+
+def test_a_name_whose_answer_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that was made, and made once more by a network client, is ours all the same."""
+    make = os.mkdir
+
+    def twice(path: str, mode: int) -> None:
+        make(path, mode)
+        make(path, mode)
+
+    monkeypatch.setattr(fs.os, "mkdir", twice)
+    with Scratch(str(tmp_path)) as held:
+        assert leftovers(str(tmp_path)) == []
+        assert os.listdir(tmp_path) == [os.path.basename(held.folder)]
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_whose_answer_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that was made although an error came back is not left."""
+    make = os.mkdir
+
+    def stalled(path: str, mode: int) -> None:
+        make(path, mode)
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    monkeypatch.setattr(fs.os, "mkdir", stalled)
+    with pytest.raises(OSError, match="Input/output"), Scratch(str(tmp_path)):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_parent_that_a_stale_cache_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be made in a parent that is there is an error, not a wait without end."""
+
+    def lost(path: str, _mode: int) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    monkeypatch.setattr(fs.os, "mkdir", lost)
+    with pytest.raises(FileNotFoundError), Scratch(str(tmp_path)):
+        pass
 
 
 @pytest.mark.parametrize("call", ["unlink", "rmdir"])
