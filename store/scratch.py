@@ -105,9 +105,12 @@ def sweep(parent: str, prefix: str = "") -> None:
         return
     if not names:
         return
-    oldest = (
-        None if fs.filesystem_of(parent) in fs.SYNCFS_TYPES else server_time(parent) - ABANDONED
-    )
+    oldest = None
+    if fs.filesystem_of(parent) not in fs.SYNCFS_TYPES:
+        try:
+            oldest = server_time(parent) - ABANDONED
+        except OSError:
+            return
     for name in names:
         try:
             _sweep(os.path.join(parent, name), os.path.join(parent, prefix + fs.unique()), oldest)
@@ -177,12 +180,8 @@ def _is_at(descriptor: int, path: str) -> bool:
 
 def server_time(parent: str) -> float:
     """The time by the clock of the server that keeps `parent`, in seconds: never this host's."""
-    probe = os.path.join(parent, fs.unique())
-    fs.mkdir(probe)
-    try:
-        return os.stat(probe).st_mtime
-    finally:
-        fs.rmdir(probe)
+    with Scratch(parent) as probe:
+        return os.fstat(probe.descriptor).st_mtime
 
 
 def replace_file(path: str, data: bytes, tmp: str | None = None) -> None:

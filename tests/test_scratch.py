@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from faults import fail_at
 
 from cvs.store import fs, scratch
 from cvs.store.scratch import Scratch, leftovers, sweep
@@ -214,6 +215,18 @@ def test_sweeping_never_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(fs, "rename", refuse)
     sweep(str(tmp_path))
     assert len(os.listdir(tmp_path)) == 1
+
+
+def test_sweeping_without_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the server's time cannot be had, nothing is known to be old, and nothing fails."""
+    monkeypatch.setattr(fs, "filesystem_of", lambda _: "fuse")
+    old = tmp_path / ("0" * 32)
+    old.mkdir()
+    os.utime(old, (0, 0))
+    with fail_at(1, code=errno.EIO):
+        sweep(str(tmp_path))
+
+    assert os.listdir(tmp_path) == ["0" * 32]
 
 
 def test_replace_file_is_whole_or_not_at_all(tmp_path: Path) -> None:
