@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from cvs.profiles import environment, home, state, view
 from cvs.profiles.generations import Profile
-from cvs.store import leases
+from cvs.store import leases, scratch
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, content_path
 from cvs.store.errors import CvsError, EntryMissing, InputError, StoreError
@@ -273,6 +273,7 @@ def rollback(store: Store, profile: Profile, number: int | None = None) -> tuple
         )
     wanted = profile.before(before) if number is None else number
     record = profile.record(wanted)
+    scratch.sweep(store.volume.tmp)
     with profile.lease(wanted):
         check_entries(store, record)
         view.ensure(store, profile, wanted)

@@ -53,6 +53,14 @@ def test_delete_all_of_it(realized: World) -> None:
     assert realized.ok("list").out == f"no versions in {realized.versions}\n"
 
 
+def test_deleting_sweeps(realized: World) -> None:
+    """What a killed delete left in tmp/ goes with the next one."""
+    (realized.cache / "tmp" / ("0" * 32) / "demo").mkdir(parents=True)
+    realized.ok("delete", "demo")
+
+    realized.assert_sound()
+
+
 def test_dry_run(realized: World) -> None:
     """--dry-run says what would go and removes nothing."""
     before = realized.listing(forgive=CAME_AND_WENT)

@@ -395,6 +395,14 @@ def test_rolling_back_to_lost_entries(
     assert os.listdir(store.volume.leases) == []
 
 
+def test_rolling_back_sweeps(store: Store, profile: Profile, records: list[Record]) -> None:
+    """What a killed process left in tmp/ goes with the next work on the volume, whichever it is."""
+    os.mkdir(os.path.join(store.volume.tmp, "0" * 32))
+    realize.rollback(store, profile)
+
+    assert leftovers(store.volume) == []
+
+
 def test_rolling_back_builds_a_view_that_is_gone(
     store: Store, profile: Profile, records: list[Record]
 ) -> None:

@@ -8,7 +8,7 @@ from cvs.profiles import home, state
 from cvs.profiles.generations import Profile
 from cvs.store import fs, leases
 from cvs.store.errors import InputError
-from cvs.store.scratch import Scratch
+from cvs.store.scratch import Scratch, sweep
 
 EXAMPLES = """\
   cvs delete wan-demo
@@ -77,6 +77,7 @@ def run(arguments: list[str]) -> int:
 
 def _delete(profile: Profile, others: list[str]) -> None:
     """Links first, then what they lead to; uses unlink, rmdir and rename alone."""
+    sweep(profile.volume.tmp)
     for path in others:
         if os.path.islink(path):
             fs.unlink(path)
