@@ -114,7 +114,7 @@ def _seed(examples: str, target: str, volume: Volume) -> None:
         for name in files:
             with open(os.path.join(examples, name), "rb") as file:
                 fs.write_file(os.path.join(staged.folder, name), file.read())
-        fs.sync_tree(staged.folder, volume.filesystem)
+        fs.sync_tree(staged.folder, volume.syncs_at_once)
         fs.makedirs(os.path.dirname(target))
         try:
             fs.rename(staged.folder, target)
@@ -162,7 +162,7 @@ def _ensure_copy(store: Store, version: str, place: Place, name: str, below: str
         return
     with scratch.Scratch(store.volume.tmp) as staged:
         _copy_tree(store, place, document, staged.folder, prefix)
-        fs.sync_tree(staged.folder, store.volume.filesystem)
+        fs.sync_tree(staged.folder, store.volume.syncs_at_once)
         fs.makedirs(os.path.dirname(target))
         try:
             fs.rename(staged.folder, target)

@@ -50,7 +50,7 @@ def building(store: Store, record: Record) -> Iterator[str]:
     """
     with Scratch(store.volume.tmp) as scratch:
         _build(store, record, scratch.folder)
-        fs.sync_tree(scratch.folder, store.volume.filesystem)
+        fs.sync_tree(scratch.folder, store.volume.syncs_at_once)
         yield scratch.folder
 
 

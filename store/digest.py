@@ -5,8 +5,6 @@ file is hashed in BLAKE3's derive-key mode under a context of its own, so that n
 for a folder or a set.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable
 from typing import NewType
 
 from blake3 import blake3
@@ -50,20 +48,3 @@ def derive(context: str, *parts: bytes | bytearray) -> bytes:
     for part in parts:
         hasher.update(part)
     return hasher.digest()
-
-
-def copy_hashed(
-    chunks: Iterable[bytes | memoryview], write: Callable[[bytes | memoryview], None]
-) -> tuple[str, str, int]:
-    """Passes chunks to `write` and digests them on the way, each byte touched once.
-
-    Returns:
-        BLAKE3 and SHA-256 as hexadecimal digits, and the size in bytes.
-    """
-    content, checksum, size = blake3(), hashlib.sha256(), 0
-    for chunk in chunks:
-        write(chunk)
-        content.update(chunk)
-        checksum.update(chunk)
-        size += len(chunk)
-    return content.hexdigest(), checksum.hexdigest(), size

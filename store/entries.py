@@ -7,14 +7,19 @@ of two writers of one entry the second finds the first's, checks it and drops it
 import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from cvs.store import fs, manifest
 from cvs.store.digest import SHORTEST_PREFIX, EntryId, is_id, is_prefix
 from cvs.store.document import read_stored
 from cvs.store.errors import EntryMissing, InputError, IntegrityError
+from cvs.store.progress import SILENT, Progress
 from cvs.store.stage import Stage, Staged
 from cvs.store.tree import TreeError
 from cvs.store.volume import Volume
+
+if TYPE_CHECKING:
+    from cvs.store.verify import Damage
 
 
 class AmbiguousPrefix(InputError):
@@ -100,7 +105,35 @@ class Store:
 
     def stage(self) -> Stage:
         """A place to write one entry in."""
-        return Stage(self.volume.tmp)
+        return Stage(self.volume.tmp, synced=not self.volume.syncs_at_once)
+
+    def add(
+        self,
+        path: str,
+        *,
+        name: str | None = None,
+        move: bool = False,
+        sha256: bool = True,
+        progress: Progress = SILENT,
+    ) -> EntryId:
+        """Adds a local file or folder: `cvs.store.ingest.add_path`."""
+        from cvs.store.ingest import add_path
+
+        return add_path(self, path, name=name, move=move, sha256=sha256, progress=progress)
+
+    def verify(self, entry: EntryId) -> "list[Damage]":
+        """What is not as the manifest of an entry says: `cvs.store.verify.verify`."""
+        from cvs.store.verify import verify
+
+        return list(verify(self, entry))
+
+    def check(self, entry: EntryId) -> None:
+        """Verifies an entry and raises IntegrityError for the first thing that is not right."""
+        for damage in self.verify(entry):
+            raise IntegrityError(
+                f"entry {entry[:16]} is damaged: {damage.path} {damage.what}",
+                hint=f"cvs store repair {entry[:16]}",
+            )
 
     def publish(self, *staged: Staged) -> list[EntryId]:
         """Makes staged entries appear under their names, each in one rename.
@@ -112,14 +145,14 @@ class Store:
             IntegrityError: a different entry lies under the name of one of them.
         """
         for item in staged:
-            fs.write_file(
-                os.path.join(item.folder, manifest.NAME), manifest.encode(item.manifest), 0o444
-            )
-        if len(staged) > 1 and self.volume.filesystem in fs.SYNCFS_TYPES:
-            fs.sync_tree(self.volume.tmp, self.volume.filesystem)
-        else:
-            for item in staged:
-                fs.sync_tree(item.folder, self.volume.filesystem)
+            path = os.path.join(item.folder, manifest.NAME)
+            write = fs.write_synced if item.stage.synced else fs.write_file
+            write(path, manifest.encode(item.manifest), 0o444)
+            if item.stage.synced:
+                fs.sync_folders(item.folder)
+        if not staged[0].stage.synced:
+            # Through a folder that was opened before anything was written: no error is missed.
+            fs.sync_all(staged[0].stage.descriptor, staged[0].folder)
         for item in staged:
             try:
                 fs.rename(item.folder, self.path(item.id))

@@ -8,6 +8,9 @@ that for files that are open, and a file system that is a process (FUSE) may say
 """
 
 import contextlib
+import ctypes
+import errno
+import functools
 import os
 import re
 import stat
@@ -24,6 +27,9 @@ observer: Callable[[str, object], None] | None = None
 #: File system types whose `syncfs` flushes data and reports write-back errors. Elsewhere (FUSE,
 #: NFS: the kernel does not ask the server) each file is synced by itself.
 SYNCFS_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "overlay", "f2fs"})
+
+#: How copy_file_range says that it cannot serve these two files, though others can.
+_NO_WAY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 
 #: How mountinfo writes a space, tab, newline or backslash in a mount point.
 _OCTAL = re.compile(r"\\([0-7]{3})")
@@ -84,7 +90,7 @@ def symlink(target: Path, path: Path) -> None:
         raise
 
 
-def link(source: str, target: str) -> None:
+def link(source: Path, target: Path) -> None:
     """Makes a hard link (of a symlink itself where `source` is one); never replaces."""
     _observe("link", target)
     _finish(os.link, source, target, follow_symlinks=False)
@@ -108,10 +114,11 @@ def touch(path: str) -> None:
     _finish(os.utime, path)
 
 
-def create(path: Path, mode: int = 0o644) -> int:
+def create(path: Path, mode: int = 0o644, *, readable: bool = False) -> int:
     """Creates a file that must not exist and opens it for writing; never follows a link."""
     _observe("create", path)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    access = os.O_RDWR if readable else os.O_WRONLY
+    flags = access | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return _finish(os.open, path, flags, mode)
 
 
@@ -124,6 +131,33 @@ def write(descriptor: int, data: bytes | bytearray | memoryview) -> None:
     rest = memoryview(data)[written:]
     while rest:
         rest = rest[_finish(os.write, descriptor, rest) :]
+
+
+def copy_range(source: int, target: int, count: int) -> int:
+    """Copies up to `count` bytes between two open files inside the kernel; 0 at the end.
+
+    A file system that can share blocks does so. Where two file systems have no way of their own
+    the bytes still do not pass through this process.
+    """
+    _observe("copy", target)
+    try:
+        return _finish(os.copy_file_range, source, target, count)
+    except OSError as error:
+        if error.errno not in _NO_WAY:
+            raise
+        return _finish(os.sendfile, target, source, None, count)
+
+
+def truncate(descriptor: int, size: int) -> None:
+    """ftruncate(2). Growing a file asks a quota for the room at once, and writes nothing."""
+    _observe("truncate", descriptor)
+    _finish(os.ftruncate, descriptor, size)
+
+
+def chmod(path: Path, mode: int) -> None:
+    """chmod(2) of a file or folder, never through a link's target on purpose."""
+    _observe("chmod", path)
+    _finish(os.chmod, path, mode)
 
 
 def sync(descriptor: int) -> None:
@@ -168,27 +202,26 @@ def sync_folder(path: Path) -> None:
         sync(descriptor)
     except OSError as error:
         # EINVAL: this file system has no fsync for folders, its renames are in order already.
-        if error.errno != 22:
+        if error.errno != errno.EINVAL:
             raise
     finally:
         os.close(descriptor)
 
 
-def sync_tree(path: str, filesystem: str) -> None:
+def sync_tree(path: str, at_once: bool) -> None:
     """Waits until everything below `path` is kept.
 
-    One `syncfs` serves where the kernel owns the cache; elsewhere every file and folder is
-    synced by itself, innermost first.
+    Args:
+        at_once: whether one `syncfs` serves; else every file is synced by itself.
     """
-    if filesystem in SYNCFS_TYPES:
+    if at_once:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            _observe("syncfs", path)
-            _finish(_syncfs, descriptor)
+            sync_all(descriptor, path)
         finally:
             os.close(descriptor)
         return
-    for folder, _, names in os.walk(path, topdown=False, onerror=_raise):
+    for folder, _, names in os.walk(path, onerror=_raise):
         for name in names:
             file = os.path.join(folder, name)
             if stat.S_ISREG(os.lstat(file).st_mode):
@@ -197,20 +230,37 @@ def sync_tree(path: str, filesystem: str) -> None:
                     sync(descriptor)
                 finally:
                     close(descriptor)
+    sync_folders(path)
+
+
+def sync_folders(path: str) -> None:
+    """Waits until the names of everything below `path` are kept, innermost first."""
+    for folder, _, _ in os.walk(path, topdown=False, onerror=_raise):
         sync_folder(folder)
+
+
+def sync_all(descriptor: int, where: str) -> None:
+    """syncfs(2): waits until the whole file system of an open folder is kept.
+
+    Tells of write-back errors since the folder was opened.
+    """
+    _observe("syncfs", where)
+    _finish(_syncfs, descriptor, where)
+
+
+def _syncfs(descriptor: int, where: str) -> None:
+    if _libc().syncfs(descriptor) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), where)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def _syncfs(descriptor: int) -> None:
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syncfs(descriptor) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
 
 
 def remove_tree(path: str) -> None:

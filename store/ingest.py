@@ -1,21 +1,29 @@
-"""Taking local files and folders into the store, and reading files in pieces."""
+"""Taking local files and folders into the store in one pass, as copies or by adoption."""
 
+import errno
+import fcntl
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
-from cvs.store import tree
+from blake3 import blake3
+
+from cvs.store import copying, fs, tree, workers
+from cvs.store.copying import CHUNK, Copied
 from cvs.store.digest import EntryId
-from cvs.store.entries import Store
-from cvs.store.errors import InputError
-from cvs.store.stage import TreeWriter
+from cvs.store.errors import InputError, StoreError
+from cvs.store.progress import SILENT, Progress
+from cvs.store.stage import Staged
+from cvs.store.workers import Advance
 
-#: Large enough to be cheap per byte, small enough to stay in the processor's cache.
-CHUNK = 1 << 20
+if TYPE_CHECKING:
+    from cvs.store.entries import Store
 
 
 def chunks(path: str | bytes) -> Iterator[memoryview]:
-    """The bytes of a file in pieces of up to 1 MiB; a piece is valid until the next is asked for.
+    """The bytes of a file in pieces of up to 256 KiB; a piece is valid until the next is asked for.
 
     Plain sequential reads: mapped files hang hard where a network volume stops answering.
     """
@@ -29,43 +37,317 @@ def chunks(path: str | bytes) -> Iterator[memoryview]:
         os.close(descriptor)
 
 
-def add_path(store: Store, path: str, *, name: str | None = None) -> EntryId:
+class _Item(NamedTuple):
+    """Something that was found below a folder."""
+
+    path: bytes
+    """Relative to the folder."""
+    status: os.stat_result
+
+    @property
+    def is_executable(self) -> bool:
+        return bool(self.status.st_mode & stat.S_IXUSR)
+
+
+class _Found(NamedTuple):
+    """What lies below a folder, ascending by path."""
+
+    folders: list[bytes]
+    files: list[_Item]
+    links: list[tuple[bytes, bytes]]
+
+
+def add_path(
+    store: "Store",
+    path: str,
+    *,
+    name: str | None = None,
+    move: bool = False,
+    sha256: bool = True,
+    progress: Progress = SILENT,
+) -> EntryId:
     """Adds a local file or folder and returns its id.
 
     A folder becomes a tree called `name`, by default its own name. Executable is what its owner
-    may execute. What the file system says of modes is believed here alone, once.
+    may execute: what the file system says of modes is believed here alone, once.
+
+    Args:
+        name: of a tree; of a file, the name that decides its suffix.
+        move: adopt the files instead of copying them where that is safe and the file system can,
+            and remove them at their old place once the entry is stored and sound.
+        sha256: whether a file entry gets its SHA-256, by which others know it.
 
     Raises:
         InputError: neither file nor folder, or something else lies inside the folder.
         TreeError: names or links that no entry may have.
+        IntegrityError: an entry of that name is there and damaged; nothing was removed.
     """
     absolute = os.path.abspath(path)
-    base = os.path.basename(absolute)
-    origin = tree.quote(os.fsencode(base))
-    with store.stage() as stage:
-        if os.path.isdir(absolute):
-            writer = stage.tree(name or base)
-            _copy(os.fsencode(absolute), b"", writer)
-            staged = writer.finish(origin=origin)
-        elif os.path.isfile(absolute):
-            staged = stage.file(chunks(absolute), origin=origin, name=name or base)
-        else:
-            raise InputError(f"{path} is neither a file nor a folder")
-        return store.publish(staged)[0]
+    if os.path.isdir(absolute):
+        return _Tree(store, os.fsencode(absolute), name, move, progress).add()
+    if os.path.isfile(absolute):
+        return _add_file(store, os.fsencode(absolute), name, move, sha256, progress)
+    if os.path.lexists(absolute):
+        raise InputError(f"{path} is neither a file nor a folder")
+    raise InputError(f"{path} is not there")
 
 
-def _copy(folder: bytes, prefix: bytes, writer: TreeWriter) -> None:
-    with os.scandir(folder) as scan:
-        items = sorted(scan, key=lambda item: item.name)
-    for item in items:
-        path = prefix + item.name
-        if item.is_symlink():
-            writer.link(path, os.readlink(item.path))
-        elif item.is_dir():
-            writer.folder(path)
-            _copy(item.path, path + b"/", writer)
-        elif item.is_file():
-            executable = bool(item.stat().st_mode & stat.S_IXUSR)
-            writer.write_chunks(path, chunks(item.path), executable)
-        else:
-            raise InputError(f"{os.fsdecode(item.path)} is not a file, folder or link")
+def _add_file(
+    store: "Store", path: bytes, name: str | None, move: bool, sha256: bool, progress: Progress
+) -> EntryId:
+    base = os.path.basename(path)
+    # A link to a model is what people have in their folders: the model is meant.
+    source = os.path.realpath(path)
+    _check_outside(store, os.fsdecode(source))
+    status = os.stat(source)
+    with (
+        store.stage() as stage,
+        progress.task(f"add {tree.quote(base)}", status.st_size) as task,
+    ):
+        target = os.fsencode(os.path.join(stage.folder, "content"))
+        taken = take(
+            source,
+            target,
+            status,
+            executable=False,
+            move=move,
+            sha256=sha256,
+            synced=not store.volume.syncs_at_once,
+            advance=task.advance,
+            threads=blake3.AUTO,
+        )
+        staged = stage.taken(taken, origin=tree.quote(base), name=name or os.fsdecode(base))
+        entry = _publish(store, staged, move)
+    if move:
+        _remove(path, status)
+        if source != path:
+            _remove(source, status)
+    return entry
+
+
+def _publish(store: "Store", staged: Staged, move: bool) -> EntryId:
+    (entry,) = store.publish(staged)
+    if move and os.path.lexists(staged.folder):
+        # Another entry was there first, and what it was made from is about to be removed.
+        store.check(entry)
+    return entry
+
+
+def _check_outside(store: "Store", path: str) -> None:
+    root = os.path.realpath(store.volume.store)
+    if path == root or path.startswith(root + "/") or root.startswith(path + "/"):
+        raise InputError(f"{path} and the store lie in each other")
+
+
+class _Tree:
+    """The adding of one folder."""
+
+    def __init__(
+        self, store: "Store", root: bytes, name: str | None, move: bool, progress: Progress
+    ) -> None:
+        self._store = store
+        self._origin = tree.quote(os.path.basename(root))
+        self._name = name or os.fsdecode(os.path.basename(root))
+        tree.check_tree_name(self._name)
+        self._root = os.path.realpath(root)
+        _check_outside(store, os.fsdecode(self._root))
+        self._move = move
+        self._progress = progress
+
+    def add(self) -> EntryId:
+        found = _walk(self._root)
+        total = sum(item.status.st_size for item in found.files)
+        what = f"add {self._origin}"
+        with self._store.stage() as stage, self._progress.task(what, total) as task:
+            writer = stage.tree(self._name)
+            for folder in found.folders:
+                writer.folder(folder)
+            target = os.fsencode(os.path.join(stage.folder, self._name))
+            local = self._store.volume.syncs_at_once
+
+            def work(index: int, slot: memoryview, advance: Advance) -> None:
+                item = found.files[index]
+                advance(0)
+                taken = take(
+                    self._root + b"/" + item.path,
+                    target + b"/" + item.path,
+                    item.status,
+                    executable=item.is_executable,
+                    move=self._move,
+                    sha256=False,
+                    synced=not local,
+                    advance=advance,
+                )
+                slot[:32] = taken.digest
+                slot[32:] = taken.size.to_bytes(8, "little")
+
+            results = workers.spread(
+                work,
+                [item.status.st_size for item in found.files],
+                40,
+                workers=workers.count_for(local),
+                task=task,
+            )
+            for index, item in enumerate(found.files):
+                slot = results[index * 40 : index * 40 + 40]
+                writer.taken(
+                    item.path,
+                    int.from_bytes(slot[32:], "little"),
+                    slot[:32].hex(),
+                    item.is_executable,
+                )
+            for path, link in found.links:
+                writer.link(path, link)
+            entry = _publish(self._store, writer.finish(origin=self._origin), self._move)
+        if self._move:
+            self._clear(found)
+        return entry
+
+    def _clear(self, found: _Found) -> None:
+        """Removes what was adopted, and nothing that came later or was changed since."""
+        for item in found.files:
+            _remove(self._root + b"/" + item.path, item.status)
+        for path, link in found.links:
+            place = self._root + b"/" + path
+            if os.path.islink(place) and os.readlink(place) == link:
+                fs.unlink(place)
+        for folder in (*reversed(found.folders), b""):
+            try:
+                fs.rmdir(self._root + b"/" + folder if folder else self._root)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                    raise
+
+
+def _walk(root: bytes) -> _Found:
+    found = _Found([], [], [])
+    waiting = [b""]
+    while waiting:
+        prefix = waiting.pop()
+        with os.scandir(root + b"/" + prefix) as scan:
+            items = list(scan)
+        for item in items:
+            path = prefix + item.name
+            if item.is_symlink():
+                found.links.append((path, os.readlink(item.path)))
+            elif item.is_dir(follow_symlinks=False):
+                found.folders.append(path)
+                waiting.append(path + b"/")
+            elif item.is_file(follow_symlinks=False):
+                found.files.append(_Item(path, item.stat(follow_symlinks=False)))
+            else:
+                raise InputError(f"{os.fsdecode(item.path)} is not a file, folder or link")
+    found.folders.sort()
+    found.files.sort(key=lambda item: item.path)
+    found.links.sort()
+    return found
+
+
+def take(
+    source: bytes,
+    target: bytes,
+    status: os.stat_result,
+    *,
+    executable: bool,
+    move: bool,
+    sha256: bool,
+    synced: bool,
+    advance: Advance,
+    threads: int = 1,
+) -> Copied:
+    """Makes one file of the store from one outside: a copy, or the file itself if `move` allows.
+
+    Args:
+        status: of the source, as it was found.
+        synced: whether to wait until the file system has this file.
+    """
+    mode = 0o555 if executable else 0o444
+    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StoreError(f"{os.fsdecode(source)} was changed while it was read")
+        if move and _adopt(descriptor, source, target, status):
+            fs.chmod(target, mode)
+            taken = _digest(descriptor, sha256, advance, threads)
+            if synced:
+                fs.sync(descriptor)
+            return taken
+        written = fs.create(target, mode, readable=status.st_size > copying.LARGE)
+        try:
+            if synced and status.st_size > copying.LARGE:
+                # A quota refuses here and now what it would refuse after many bytes.
+                fs.truncate(written, status.st_size)
+                fs.truncate(written, 0)
+            taken = copying.copy(
+                descriptor,
+                written,
+                size=status.st_size,
+                sha256=sha256,
+                advance=advance,
+                threads=threads,
+            )
+            if synced:
+                fs.sync(written)
+        finally:
+            fs.close(written)
+    finally:
+        os.close(descriptor)
+    return taken
+
+
+def _adopt(descriptor: int, source: bytes, target: bytes, status: os.stat_result) -> bool:
+    """Gives a file a second name in the stage; False where only a copy is safe or possible.
+
+    A file with further names could be changed through them, and one that somebody has open for
+    writing through that.
+    """
+    if status.st_nlink != 1 or not os.path.samestat(status, os.fstat(descriptor)):
+        return False
+    if _is_written(descriptor):
+        return False
+    try:
+        fs.link(source, target)
+    except OSError as error:
+        if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
+            return False
+        raise
+    return True
+
+
+def _is_written(descriptor: int) -> bool:
+    """Whether anybody has the file open for writing; a file system that cannot say says no."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
+def _digest(descriptor: int, sha256: bool, advance: Advance, threads: int) -> Copied:
+    """Digests an open file."""
+    content, checksum = blake3(max_threads=threads), hashlib.sha256()
+    buffer = memoryview(bytearray(CHUNK))
+    size = 0
+    while count := os.readv(descriptor, [buffer]):
+        content.update(buffer[:count])
+        if sha256:
+            checksum.update(buffer[:count])
+        size += count
+        advance(count)
+    return Copied(size, content.digest(), checksum.digest() if sha256 else b"")
+
+
+def _remove(path: bytes, status: os.stat_result) -> None:
+    """Removes a file that was taken, unless it was changed since it was found."""
+    try:
+        now = os.lstat(path)
+    except FileNotFoundError:
+        return
+    same = (now.st_ino, now.st_size, now.st_mtime_ns) == (
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+    )
+    if same or stat.S_ISLNK(now.st_mode):
+        fs.unlink(path)

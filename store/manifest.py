@@ -41,6 +41,7 @@ class FileManifest(
     digest: str
     size: int
     sha256: str
+    """Empty if it was not computed."""
     content: str
     """The file's name beside the manifest: `content`, with a suffix where loaders look at it."""
     origin: str = ""
@@ -138,7 +139,7 @@ def _fault(manifest: Manifest) -> str | None:
     if manifest.format < 1:
         return f"there is no format {str(manifest.format)[:20]}"
     if isinstance(manifest, FileManifest):
-        digests = [manifest.digest, manifest.sha256]
+        digests = [manifest.digest, *([manifest.sha256] if manifest.sha256 else [])]
         if not _CONTENT.fullmatch(manifest.content):
             return f"its file cannot be called {shown(manifest.content)}"
     elif isinstance(manifest, SetManifest):

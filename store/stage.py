@@ -10,12 +10,13 @@ import datetime
 import functools
 import os
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from blake3 import blake3
 
-from cvs.store import fs, manifest, tree
-from cvs.store.digest import EntryId, copy_hashed
+from cvs.store import copying, fs, manifest, tree
+from cvs.store.copying import Copied
+from cvs.store.digest import EntryId
 from cvs.store.scratch import Scratch
 
 T = TypeVar("T")
@@ -24,21 +25,34 @@ T = TypeVar("T")
 _KEPT_SUFFIXES = (".safetensors", ".gguf")
 
 
-class Staged:
-    """An entry that lies complete in a stage: its id, its manifest and the folder it lies in."""
+class Staged(NamedTuple):
+    """An entry that lies complete in a stage."""
 
-    def __init__(self, entry: EntryId, document: manifest.Manifest, folder: str) -> None:
-        self.id = entry
-        self.manifest = document
-        self.folder = folder
+    id: EntryId
+    manifest: manifest.Manifest
+    stage: "Stage"
+
+    @property
+    def folder(self) -> str:
+        """The folder that is renamed when the entry is published."""
+        return self.stage.folder
 
 
 class Stage(Scratch):
-    """A folder of its own in tmp/ for one entry; removed on leaving unless it was published."""
+    """A folder of its own in tmp/ for one entry; removed on leaving unless it was published.
+
+    Args:
+        synced: whether the file system has each file when it is written; else all is synced at
+            once before the entry is published.
+    """
+
+    def __init__(self, tmp: str, *, synced: bool) -> None:
+        super().__init__(tmp)
+        self.synced = synced
 
     def tree(self, name: str) -> "TreeWriter":
         """Begins a tree entry whose folder is called `name`."""
-        return TreeWriter(self.folder, name)
+        return TreeWriter(self, name)
 
     def file(
         self, chunks: Iterable[bytes | memoryview], *, origin: str = "", name: str = ""
@@ -50,26 +64,31 @@ class Stage(Scratch):
             origin: where it came from, without credentials; advice.
             name: the file's name at its origin; decides the suffix where the bytes do not.
         """
-        staged = os.path.join(self.folder, "content")
-        descriptor = fs.create(staged, 0o444)
+        descriptor = fs.create(os.path.join(self.folder, "content"), 0o444)
         try:
-            digest, sha256, size = copy_hashed(chunks, lambda data: fs.write(descriptor, data))
-            fs.sync(descriptor)
+            written = copying.write(chunks, descriptor)
+            if self.synced:
+                fs.sync(descriptor)
         finally:
             fs.close(descriptor)
+        return self.taken(written, origin=origin, name=name)
+
+    def taken(self, file: Copied, *, origin: str = "", name: str = "") -> Staged:
+        """Makes a file entry of `content`, which lies in the stage already and was digested."""
+        staged = os.path.join(self.folder, "content")
         content = "content" + _suffix(staged, name)
         if content != "content":
             fs.rename(staged, os.path.join(self.folder, content))
         document = manifest.FileManifest(
             format=manifest.FORMAT,
-            digest=digest,
-            size=size,
-            sha256=sha256,
+            digest=file.digest.hex(),
+            size=file.size,
+            sha256=file.sha256.hex(),
             content=content,
             origin=origin,
             created=now(),
         )
-        return Staged(EntryId(digest), document, self.folder)
+        return Staged(manifest.identity(document), document, self)
 
     def set(self, members: Iterable[EntryId], *, origin: str = "") -> Staged:
         """Makes a set entry."""
@@ -77,7 +96,7 @@ class Stage(Scratch):
         document = manifest.SetManifest(
             format=manifest.FORMAT, members=ordered, origin=origin, created=now()
         )
-        return Staged(manifest.identity(document), document, self.folder)
+        return Staged(manifest.identity(document), document, self)
 
 
 class TreeWriter:
@@ -87,11 +106,11 @@ class TreeWriter:
     so that no file can be written through one.
     """
 
-    def __init__(self, folder: str, name: str) -> None:
+    def __init__(self, stage: Stage, name: str) -> None:
         tree.check_tree_name(name)
-        self._folder = folder
+        self._stage = stage
         self._name = name
-        self._root = os.fsencode(os.path.join(folder, name))
+        self._root = os.fsencode(os.path.join(stage.folder, name))
         self._nodes: list[tree.Node] = []
         self._folders: set[bytes] = {b""}
         self._links: list[tuple[bytes, bytes]] = []
@@ -102,10 +121,7 @@ class TreeWriter:
         """Adds a folder and its parents; one that is there already is fine."""
         if path in self._folders:
             return
-        tree.check_path(path)
-        parent, _, name = path.rpartition(b"/")
-        tree.check_name(name)
-        self.folder(parent)
+        self.folder(_check_place(path))
         self._create(fs.mkdir, path)
         self._folders.add(path)
         self._nodes.append(tree.Folder(tree.quote(path)))
@@ -115,10 +131,11 @@ class TreeWriter:
         descriptor = self._open(path, executable)
         try:
             fs.write(descriptor, data)
+            if self._stage.synced:
+                fs.sync(descriptor)
         finally:
             fs.close(descriptor)
-        digest = blake3(data).hexdigest()
-        self._add(tree.File(tree.quote(path), len(data), digest, executable))
+        self._add(path, len(data), blake3(data).hexdigest(), executable)
 
     def write_chunks(
         self, path: bytes, chunks: Iterable[bytes | memoryview], executable: bool = False
@@ -131,17 +148,21 @@ class TreeWriter:
                 fs.write(descriptor, chunk)
                 hasher.update(chunk)
                 size += len(chunk)
+            if self._stage.synced:
+                fs.sync(descriptor)
         finally:
             fs.close(descriptor)
-        self._add(tree.File(tree.quote(path), size, hasher.hexdigest(), executable))
+        self._add(path, size, hasher.hexdigest(), executable)
+
+    def taken(self, path: bytes, size: int, digest: str, executable: bool) -> None:
+        """Adds a file that lies in its place already and was digested."""
+        _check_place(path)
+        self._add(path, size, digest, executable)
 
     def link(self, path: bytes, target: bytes) -> None:
         """Adds a symbolic link, which must stay inside the tree."""
-        tree.check_path(path)
+        self.folder(_check_place(path))
         tree.check_target(path, target)
-        parent, _, name = path.rpartition(b"/")
-        tree.check_name(name)
-        self.folder(parent)
         self._links.append((path, target))
         self._nodes.append(tree.Link(tree.quote(path), tree.quote(target)))
 
@@ -161,14 +182,12 @@ class TreeWriter:
             origin=origin,
             created=now(),
         )
-        return Staged(manifest.identity(document), document, self._folder)
+        return Staged(manifest.identity(document), document, self._stage)
 
     def _open(self, path: bytes, executable: bool) -> int:
-        tree.check_path(path)
-        parent, _, name = path.rpartition(b"/")
+        parent = _check_place(path)
         if parent not in self._folders:
             self.folder(parent)
-        tree.check_name(name)
         return self._create(lambda at: fs.create(at, 0o555 if executable else 0o444), path)
 
     def _create(self, call: Callable[[bytes], T], path: bytes) -> T:
@@ -178,9 +197,17 @@ class TreeWriter:
             # Also what a file system that ignores case says of two names that it takes for one.
             raise tree.TreeError(f"{tree.quote(path)!r} is in the tree twice") from None
 
-    def _add(self, node: tree.File) -> None:
-        self._nodes.append(node)
-        self._size += node.size
+    def _add(self, path: bytes, size: int, digest: str, executable: bool) -> None:
+        self._nodes.append(tree.File(tree.quote(path), size, digest, executable))
+        self._size += size
+
+
+def _check_place(path: bytes) -> bytes:
+    """The folder that a path lies in; raises TreeError where no file can be."""
+    tree.check_path(path)
+    parent, _, name = path.rpartition(b"/")
+    tree.check_name(name)
+    return parent
 
 
 def now() -> str:

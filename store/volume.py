@@ -62,6 +62,14 @@ class Volume:
         return self._filesystem
 
     @property
+    def syncs_at_once(self) -> bool:
+        """Whether one call waits until the file system has everything, errors included.
+
+        Elsewhere (FUSE, NFS: the kernel does not ask the server) each file is synced by itself.
+        """
+        return self.filesystem in fs.SYNCFS_TYPES
+
+    @property
     def staleness(self) -> float:
         """Seconds by which a read may lag behind another host's change (D in docs/design.md)."""
         return STALE_LOCAL if self.filesystem in fs.SYNCFS_TYPES else STALE_NETWORK

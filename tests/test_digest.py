@@ -1,11 +1,7 @@
 """Digests and their written form."""
 
-import hashlib
-
 import pytest
 from blake3 import blake3
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cvs.store import digest
 from cvs.store.errors import InputError
@@ -33,17 +29,6 @@ def test_other_text_is_no_id(text: str) -> None:
 def test_a_prefix_has_8_to_64_digits(text: str, expected: bool) -> None:
     """What a user may type for an entry is neither too short nor anything but digits."""
     assert expected == digest.is_prefix(text)
-
-
-@given(st.lists(st.binary(max_size=300)))
-def test_copying_digests_what_it_writes(chunks: list[bytes]) -> None:
-    """However the bytes are cut: written whole, with both digests and their number."""
-    written = bytearray()
-    result = digest.copy_hashed(chunks, written.extend)
-    data = b"".join(chunks)
-
-    assert data == written
-    assert result == (blake3(data).hexdigest(), hashlib.sha256(data).hexdigest(), len(data))
 
 
 def test_contexts_keep_digests_apart() -> None:

@@ -24,8 +24,8 @@ def test_every_change_is_observed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     fs.symlink("f", f"{at}/a/l")
     fs.link(f"{at}/a/f", f"{at}/a/h")
     fs.touch(f"{at}/a/f")
-    fs.sync_tree(at, "ext4")
-    fs.sync_tree(f"{at}/a/b", "fuse.mfs")
+    fs.sync_tree(at, True)
+    fs.sync_tree(f"{at}/a/b", False)
     fs.remove_tree(f"{at}/a")
 
     expected = ["mkdir", "mkdir", "create", "write", "fsync", "close", "create", "write", "close"]
@@ -315,9 +315,9 @@ def test_sync_tree_syncs_every_file_and_folder(
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    fs.sync_tree(str(tmp_path), "fuse.mfs")
+    fs.sync_tree(str(tmp_path), False)
 
-    assert synced == ["/a/b/f", "/a/b", "/a/f", "/a", "/f", ""]
+    assert synced == ["/f", "/a/f", "/a/b/f", "/a/b", "/a", ""]
 
 
 def test_sync_tree_misses_no_folder_in_silence(
@@ -334,15 +334,15 @@ def test_sync_tree_misses_no_folder_in_silence(
 
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(OSError, match="Input/output"):
-        fs.sync_tree(str(tmp_path), "fuse.mfs")
+        fs.sync_tree(str(tmp_path), False)
 
 
 def test_a_failing_syncfs_is_an_error() -> None:
     """An error of the one syncfs is raised with its number."""
     with pytest.raises(OSError) as caught:
-        fs._syncfs(-1)
+        fs.sync_all(-1, "/where")
 
-    assert caught.value.errno == errno.EBADF
+    assert (caught.value.errno, caught.value.filename) == (errno.EBADF, "/where")
 
 
 @pytest.mark.parametrize(("path", "expected"), [("/proc", "proc"), ("/proc/self", "proc")])

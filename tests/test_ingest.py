@@ -80,7 +80,12 @@ def test_another_name(store: Store, folder: Path) -> None:
     assert len(ids) == 2
 
 
-@pytest.mark.parametrize("name", ["nothing", "fifo", "dangling"])
+def test_nothing(store: Store, tmp_path: Path) -> None:
+    """A path that leads nowhere is refused by name."""
+    refused(store, tmp_path / "nothing", "nothing is not there")
+
+
+@pytest.mark.parametrize("name", ["fifo", "dangling"])
 def test_neither_file_nor_folder(store: Store, tmp_path: Path, name: str) -> None:
     """What is not there, or nothing that has bytes, is refused."""
     os.mkfifo(tmp_path / "fifo")
@@ -209,14 +214,14 @@ def test_a_file_that_cannot_be_read(
     store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error of reading is not a shorter file: nothing is added."""
-    real = os.readv
+    real = os.read
 
-    def readv(descriptor: int, buffers: Any) -> int:
+    def read(descriptor: int, count: int) -> bytes:
         if os.readlink(f"/proc/self/fd/{descriptor}").endswith("node/file"):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return real(descriptor, buffers)
+        return real(descriptor, count)
 
-    monkeypatch.setattr(os, "readv", readv)
+    monkeypatch.setattr(os, "read", read)
     with pytest.raises(OSError, match="Input/output"):
         add_path(store, str(folder))
     assert list(store.ids()) == []

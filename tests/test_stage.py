@@ -187,7 +187,7 @@ def test_names_that_meet_are_refused(store: Store) -> None:
 @pytest.mark.parametrize("name", ["", "..", "a/b", "manifest.json", "\udcff", "a\0"])
 def test_names_of_trees(tmp_path: Path, name: str) -> None:
     """A bad name is refused before anything is made."""
-    with Stage(str(tmp_path)) as stage:
+    with Stage(str(tmp_path), synced=False) as stage:
         with pytest.raises(TreeError):
             stage.tree(name)
         assert os.listdir(stage.folder) == []
@@ -201,7 +201,11 @@ def test_a_refused_tree_is_an_input_error() -> None:
 @given(st.lists(st.binary(max_size=50), max_size=5))
 def test_chunks_make_no_difference(chunks: list[bytes]) -> None:
     """A file from memory and the same file in chunks are one."""
-    with tempfile.TemporaryDirectory() as folder, Stage(folder) as one, Stage(folder) as two:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Stage(folder, synced=False) as one,
+        Stage(folder, synced=True) as two,
+    ):
         first, second = one.tree("node"), two.tree("node")
         first.write(b"f", b"".join(chunks), executable=True)
         second.write_chunks(b"f", chunks, executable=True)

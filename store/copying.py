@@ -1,0 +1,181 @@
+"""Copying one file with its digests in one pass: each byte is read once and written once.
+
+A large file is copied inside the kernel by one thread while others digest what is written, close
+behind, out of the page cache. They read the copy, not the source: what is digested is what is
+stored, whoever changes the source meanwhile; and a file system that can share blocks does so.
+"""
+
+import concurrent.futures
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+from blake3 import blake3
+
+from cvs.store import fs
+
+#: Large enough to be cheap per byte, small enough to stay in the cache of one core.
+CHUNK = 1 << 18
+
+#: Files up to this size are not worth a thread.
+LARGE = 8 << 20
+
+#: What BLAKE3 is given at once when it lags behind: enough for several threads.
+_BEHIND = 2 << 20
+
+#: Bytes that are digested sooner than another thread could be told of them.
+_ALONE = 1 << 15
+
+#: How far the copying goes between two words to those who digest.
+_STEP = 1 << 20
+
+
+class Copied(NamedTuple):
+    """What is known of a file after copying."""
+
+    size: int
+    digest: bytes
+    """BLAKE3, 32 bytes."""
+    sha256: bytes
+    """32 bytes; empty if it was not wanted."""
+
+
+class _Hasher(Protocol):
+    def update(self, data: memoryview, /) -> object: ...
+
+    def digest(self) -> bytes: ...
+
+
+def copy(
+    source: int,
+    target: int,
+    *,
+    size: int,
+    sha256: bool,
+    advance: Callable[[int], None],
+    threads: int = 1,
+) -> Copied:
+    """Copies an open file into an empty one.
+
+    Args:
+        source: open for reading, at its beginning.
+        target: open for reading and writing.
+        size: what the source has, as far as known; what is copied is what is there.
+        sha256: whether to compute that as well.
+        advance: told of bytes that are copied; whatever it raises ends the copying.
+        threads: for BLAKE3 alone; more than one never in a process that was forked, where the
+            threads that its parent had are missing.
+    """
+    if size > LARGE:
+        return _Pipeline(source, target, sha256, advance, threads).run()
+    content, checksum = blake3(), hashlib.sha256() if sha256 else None
+    done = 0
+    while data := os.read(source, min(CHUNK, max(size - done, 0) + 1)):
+        fs.write(target, data)
+        content.update(data)
+        if checksum is not None:
+            checksum.update(data)
+        done += len(data)
+        advance(len(data))
+    return Copied(done, content.digest(), checksum.digest() if checksum is not None else b"")
+
+
+def write(chunks: Iterable[bytes | memoryview], target: int) -> Copied:
+    """Writes a stream into an open file; SHA-256 is computed by a second thread meanwhile."""
+    content, checksum = blake3(), hashlib.sha256()
+    size = 0
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        for chunk in chunks:
+            # The chunk is valid until the next is asked for.
+            other = pool.submit(checksum.update, chunk) if len(chunk) > _ALONE else None
+            fs.write(target, chunk)
+            content.update(chunk)
+            if other is None:
+                checksum.update(chunk)
+            else:
+                other.result()
+            size += len(chunk)
+    return Copied(size, content.digest(), checksum.digest())
+
+
+class _Pipeline:
+    """One thread copies, this one digests with BLAKE3, and a third with SHA-256."""
+
+    def __init__(
+        self,
+        source: int,
+        target: int,
+        sha256: bool,
+        advance: Callable[[int], None],
+        threads: int,
+    ) -> None:
+        self._source, self._target, self._advance = source, target, advance
+        self._wants_sha256 = sha256
+        self._threads = threads
+        self._news = threading.Condition()
+        self._copied = 0
+        self._ended = False
+        self._failures: list[BaseException] = []
+
+    def run(self) -> Copied:
+        content, checksum = blake3(max_threads=self._threads), hashlib.sha256()
+        threads = [threading.Thread(target=self._run, args=(self._copy,), name="copy")]
+        if self._wants_sha256:
+            digest = threading.Thread(target=self._run, args=(self._digest, checksum, False))
+            threads.append(digest)
+        try:
+            for thread in threads:
+                thread.start()
+            self._digest(content, True)
+        except BaseException as error:
+            self._fail(error)
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+        if self._failures:
+            raise self._failures[0]
+        sha256 = checksum.digest() if self._wants_sha256 else b""
+        return Copied(self._copied, content.digest(), sha256)
+
+    def _run(self, work: Callable[..., None], *arguments: object) -> None:
+        try:
+            work(*arguments)
+        except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._news:
+            self._failures.append(error)
+            self._news.notify_all()
+
+    def _copy(self) -> None:
+        while not self._failures:
+            count = fs.copy_range(self._source, self._target, _STEP)
+            with self._news:
+                self._copied += count
+                self._ended = not count
+                self._news.notify_all()
+            if not count:
+                return
+
+    def _digest(self, hasher: _Hasher, tells: bool) -> None:
+        buffer = memoryview(bytearray(_BEHIND if tells else CHUNK))
+        done = 0
+        while True:
+            with self._news:
+                while self._copied == done and not (self._ended or self._failures):
+                    self._news.wait()
+                there = self._copied
+            if self._failures or there == done:
+                return
+            while done < there:
+                wanted = buffer[: min(len(buffer), there - done)]
+                count = os.preadv(self._target, [wanted], done)
+                if not count:
+                    raise OSError(5, "a file ended before what was written to it")
+                hasher.update(buffer[:count])
+                done += count
+                if tells:
+                    self._advance(count)

@@ -1,0 +1,178 @@
+"""Work that is shared among processes or threads."""
+
+import errno
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from cvs.store import workers
+from cvs.store.errors import InputError, StoreError
+from cvs.store.progress import Task
+from cvs.store.workers import Advance, spread
+
+#: Enough to be shared.
+SIZES = [workers.SMALL // 50] * 100
+
+
+class Counting(Task):
+    """Counts what is done."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def advance(self, amount: int) -> None:
+        self.done += amount
+
+
+@pytest.fixture(params=["processes", "threads"])
+def kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    """In which way work is shared: threads where this process has some already."""
+    if request.param == "processes":
+        yield request.param
+        return
+    stop = threading.Event()
+    other = threading.Thread(target=stop.wait)
+    other.start()
+    yield request.param
+    stop.set()
+    other.join()
+
+
+def numbers(index: int, slot: memoryview, advance: Advance) -> None:
+    advance(SIZES[index])
+    slot[:4] = (index + 1).to_bytes(4, "little")
+    slot[4:] = os.getpid().to_bytes(4, "little")
+
+
+def run(work: workers.Work, count: int = 4, task: Task | None = None) -> memoryview:
+    return spread(work, SIZES, 8, workers=count, task=task or Task())
+
+
+def test_every_piece_is_done_once(kind: str) -> None:
+    """Each result lies in its place, every byte is counted, and processes are used if they can."""
+    task = Counting()
+    results = run(numbers, task=task)
+
+    assert [int.from_bytes(results[n * 8 : n * 8 + 4], "little") for n in range(100)] == list(
+        range(1, 101)
+    )
+    assert task.done == sum(SIZES)
+    makers = {int.from_bytes(results[n * 8 + 4 : n * 8 + 8], "little") for n in range(100)}
+    assert (makers == {os.getpid()}) == (kind == "threads")
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_one_worker_is_this_process(count: int) -> None:
+    """Nothing is shared where there is nobody to share with."""
+    results = run(numbers, count)
+    assert int.from_bytes(results[4:8], "little") == os.getpid()
+
+
+def test_little_work_is_done_here() -> None:
+    """A second process costs more than a little work."""
+    results = spread(numbers, SIZES[:3], 8, workers=4, task=Task())
+    assert int.from_bytes(results[4:8], "little") == os.getpid()
+    assert len(spread(numbers, [], 8, workers=4, task=Task())) == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a"),
+        InputError("no", hint="cure"),
+        ValueError("a defect"),
+    ],
+)
+@pytest.mark.usefixtures("kind")
+def test_the_first_failure_is_raised(error: Exception) -> None:
+    """With everything that it says, and after all workers have ended."""
+
+    def fail(index: int, _slot: memoryview, advance: Advance) -> None:
+        advance(1)
+        if index >= 20:
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        run(fail)
+
+    assert str(caught.value) == str(error)
+    assert vars(caught.value) == vars(error)
+
+
+def test_a_worker_that_is_killed() -> None:
+    """It is an error that says so, not a result that is missing."""
+
+    def die(index: int, _slot: memoryview, advance: Advance) -> None:
+        advance(1)
+        if index == 30:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(StoreError, match="SIGKILL"):
+        run(die)
+
+
+def test_ctrl_c_ends_all_workers() -> None:
+    """Workers do not outlive who waits for them; Ctrl-C is the business of that one alone."""
+    here, there = os.pipe()
+
+    class Interrupted(Task):
+        def advance(self, amount: int) -> None:
+            if amount:
+                raise KeyboardInterrupt
+
+    def endless(_index: int, _slot: memoryview, advance: Advance) -> None:
+        while True:
+            advance(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(endless, task=Interrupted())
+    os.close(there)
+    # At the end of the pipe nobody holds its other side any more.
+    assert os.read(here, 1) == b""
+    os.close(here)
+
+
+def test_workers_end_with_their_parent() -> None:
+    """A process that is killed leaves no worker that goes on writing."""
+    here, there = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(here)
+
+        def endless(_index: int, _slot: memoryview, advance: Advance) -> None:
+            os.write(there, b"x")
+            while True:
+                advance(1)
+
+        run(endless)
+        os._exit(0)
+    os.close(there)
+    assert os.read(here, 1) == b"x"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    while os.read(here, 100):
+        continue
+    os.close(here)
+
+
+@pytest.mark.parametrize("sizes", [[0] * 100_000, [1 << 40, *[0] * 500], [5] * 3])
+def test_batches(sizes: list[int]) -> None:
+    """Every piece is in one batch; there are not more than a pipe holds; the dearest come first."""
+    aim = (sum(sizes) + workers.PIECE * len(sizes)) // 32 + 1
+    batches = workers._batches(sizes, aim)
+
+    assert sorted(index for batch in batches for index in batch) == list(range(len(sizes)))
+    assert len(batches) <= 2 * workers._BATCHES
+    assert max(sizes) in (sizes[index] for index in batches[0])
+
+
+def test_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as processors, more for a server that lets them wait."""
+    count: Callable[[bool], int] = workers.count_for
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert (count(True), count(False)) == (8, 16)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
+    assert (count(True), count(False)) == (1, 16)
