@@ -1,6 +1,8 @@
 """COMFY_HOME: one symlink to a version's `current`, where people look for `main.py`."""
 
+import contextlib
 import datetime
+import itertools
 import os
 
 from cvs.profiles import state
@@ -73,12 +75,27 @@ def point(home: str, profile: Profile, *, replace: bool) -> str | None:
     elif os.path.isdir(home) and not os.path.islink(home) and not os.listdir(home):
         fs.rmdir(home)
     elif os.path.lexists(home):
-        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        moved = f"{home}.before-cvs-{stamp}"
-        fs.rename(home, moved)
-    scratch.replace_symlink(wanted, home)
+        moved = _aside(home)
+    try:
+        if moved is not None:
+            fs.rename(home, moved)
+        scratch.replace_symlink(wanted, home)
+    except BaseException:
+        if moved is not None and os.path.lexists(moved) and not os.path.lexists(home):
+            # Nobody would be told where it went.
+            with contextlib.suppress(OSError):
+                fs.rename(moved, home)
+        raise
     fs.sync_folder(os.path.dirname(home))
     return moved
+
+
+def _aside(home: str) -> str:
+    """A name for what is moved out of the way, which nothing has."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    first = f"{home}.before-cvs-{stamp}"
+    names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _real_place(home: str) -> str:

@@ -1,5 +1,6 @@
 """COMFY_HOME: one link, which never takes the place of what people keep there."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from faults import fail_at
 
 from cvs.profiles import home, state
 from cvs.profiles.generations import Profile
+from cvs.store import fs
 from cvs.store.entries import Store
 from cvs.store.errors import InputError
 from cvs.store.volume import Volume
@@ -283,6 +285,46 @@ def test_pointing_may_fail(store: Store, profile: Profile, place: Path, kind: st
 
     assert number > 2
     assert_points(place, wanted)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "stalled"), KeyboardInterrupt()])
+@pytest.mark.parametrize("call", ["rename", "symlink"])
+def test_what_was_moved_aside_comes_back(
+    profile: Profile,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    error: BaseException,
+) -> None:
+    """Where the link cannot be made, what was at COMFY_HOME is there again: no message would say
+    where it went, also when the move was done and its answer lost."""
+    occupy(place, "folder")
+    real = getattr(fs, call)
+    errors = [error]
+
+    def once(*arguments: str) -> None:
+        real(*arguments)
+        if errors:
+            raise errors.pop()
+
+    monkeypatch.setattr(fs, call, once)
+    with pytest.raises(type(error)):
+        point(place, profile, replace=True)
+
+    assert (place / "output" / "picture.png").read_bytes() == b"picture"
+    assert os.listdir(place.parent) == [place.name]
+
+
+def test_moving_aside_twice_at_once(profile: Profile, place: Path) -> None:
+    """Each has a name of its own, however quickly one follows the other."""
+    moved = []
+    for _ in range(3):
+        occupy(place, "folder")
+        moved.append(point(place, profile, replace=True))
+        place.unlink()
+
+    assert len(set(moved)) == 3
+    assert all((Path(str(name)) / "output" / "picture.png").is_file() for name in moved)
 
 
 # Which version is there.
