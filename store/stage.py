@@ -6,6 +6,7 @@ with store.stage() as stage:
     store.publish(tree.finish(origin="numpy-2.4.6-cp311-….whl"))
 """
 
+import contextlib
 import datetime
 import functools
 import os
@@ -115,7 +116,9 @@ class TreeWriter:
         self._folders: set[bytes] = {b""}
         self._links: list[tuple[bytes, bytes]] = []
         self._size = 0
-        fs.mkdir(self._root)
+        with contextlib.suppress(FileExistsError):
+            # As in `_create`.
+            fs.mkdir(self._root)
 
     def folder(self, path: bytes) -> None:
         """Adds a folder and its parents; one that is there already is fine."""
@@ -173,7 +176,7 @@ class TreeWriter:
             TreeError: a path given twice, or names that are one without case.
         """
         for path, target in self._links:
-            self._create(functools.partial(fs.symlink, target), path)
+            self._create(functools.partial(fs.symlink, target), path, known=1)
         document = manifest.TreeManifest(
             format=manifest.FORMAT,
             name=self._name,
@@ -190,12 +193,20 @@ class TreeWriter:
             self.folder(parent)
         return self._create(lambda at: fs.create(at, 0o555 if executable else 0o444), path)
 
-    def _create(self, call: Callable[[bytes], T], path: bytes) -> T:
+    def _create(self, call: Callable[[bytes], T], path: bytes, known: int = 0) -> T:
+        """Makes what a path is for; `known` nodes have that path already, and are it."""
+        place = self._root + b"/" + path
         try:
-            return call(self._root + b"/" + path)
+            return call(place)
         except FileExistsError:
-            # Also what a file system that ignores case says of two names that it takes for one.
-            raise tree.TreeError(f"{tree.quote(path)!r} is in the tree twice") from None
+            name = tree.folded(path)
+            others = sum(tree.folded(tree.unquote(node.path)) == name for node in self._nodes)
+            if others > known:
+                # Also what a file system that ignores case says of two names that it takes for one.
+                raise tree.TreeError(f"{tree.quote(path)!r} is in the tree twice") from None
+        # Nobody else writes here: an answer was lost, and the client of a network asked once more.
+        fs.remove_tree(os.fsdecode(place))
+        return call(place)
 
     def _add(self, path: bytes, size: int, digest: str, executable: bool) -> None:
         self._nodes.append(tree.File(tree.quote(path), size, digest, executable))

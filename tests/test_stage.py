@@ -1,11 +1,13 @@
 """Writing entries in tmp/."""
 
+import errno
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
-from faults import leftovers
+from faults import assert_whole, leftovers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -160,6 +162,37 @@ def test_one_path_is_one_thing(store: Store, first: str, second: str) -> None:
     """A path given as two things is refused, in either order."""
     with store.stage() as stage, pytest.raises(TreeError, match="twice"):
         _twice(stage.tree("node"), first, second, b"a")
+
+
+@pytest.mark.parametrize("call", ["mkdir", "open", "symlink"])
+def test_a_name_whose_answer_was_lost(
+    store: Store, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """What was made, and asked for once more by a network client, is not in the tree twice."""
+    real = getattr(os, call)
+    seen: set[bytes] = set()
+
+    def twice(*arguments: Any, **options: Any) -> Any:
+        made = real(*arguments, **options)
+        place = os.fsencode(arguments[1] if call == "symlink" else arguments[0])
+        if store.volume.tmp.encode() in place and place.count(b"/tree") and place not in seen:
+            seen.add(place)
+            if call == "open":
+                os.close(made)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), place)
+        return made
+
+    with store.stage() as stage:
+        monkeypatch.setattr(os, call, twice)
+        writer = stage.tree("tree")
+        writer.write(b"folder/file", b"hello\n", executable=True)
+        writer.link(b"link", b"folder/file")
+        (entry,) = store.publish(writer.finish())
+        monkeypatch.undo()
+
+    assert len(seen) == {"mkdir": 2, "open": 1, "symlink": 1}[call]
+    assert_whole(store)
+    assert Path(store.path(entry), "tree", "link").read_bytes() == b"hello\n"
 
 
 def test_nothing_is_written_through_a_link(store: Store) -> None:
