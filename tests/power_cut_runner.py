@@ -1,0 +1,177 @@
+"""Works on a volume until its disk loses power, and says what is done as soon as it is.
+
+Started by test_power_cut.py as a process of its own. Its argument is a JSON document; on standard
+output it writes a line of JSON for everything that cvs has said is stored.
+"""
+
+import fcntl
+import itertools
+import json
+import os
+import random
+import signal
+import struct
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from cvs.main import main
+from cvs.profiles.generations import Profile
+from cvs.store import fs, leases
+from cvs.store.digest import EntryId
+from cvs.store.entries import Store
+from cvs.store.ingest import add_path
+from cvs.store.record import Place, Record
+from cvs.store.stage import now
+from cvs.store.volume import Volume
+
+#: FS_IOC_SHUTDOWN, and its flag NOLOGFLUSH: nothing is written any more, not even the journal.
+_SHUTDOWN = 0x8004587D
+_NO_LOG_FLUSH = 2
+
+#: The document of an order; `cut` is the number of the change before which the power fails, from
+#: 1, and None where somebody else cuts it.
+Order = dict[str, Any]
+
+
+def cut_power(disks: list[str], neighbour: bool) -> None:
+    """Lets the file systems that are mounted in `disks` lose all that they have not written yet.
+
+    Args:
+        neighbour: whether another program had just synced a file of its own there. Then the
+            journal is written: all names and sizes are kept, of bytes only those that were synced.
+    """
+    for disk in disks:
+        descriptor = os.open(os.path.join(disk, "neighbour"), os.O_WRONLY | os.O_CREAT)
+        try:
+            if neighbour:
+                os.write(descriptor, b"mine\n")
+                os.fsync(descriptor)
+            fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
+        finally:
+            os.close(descriptor)
+
+
+class Fuse:
+    """Counts the changes of the file system; before a chosen one cuts the power, and dies."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def __call__(self, *_: object) -> None:
+        with self._lock:
+            self.count += 1
+            if self.count == self._order["cut"]:
+                cut_power(self._order["disks"], self._order["neighbour"])
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def acknowledge(**members: Any) -> None:
+    """Says that something is done: from now on it must never be lost."""
+    os.write(1, json.dumps(members).encode() + b"\n")
+
+
+class Deeds:
+    """What one process does to a store, by chance but the same for the same seed."""
+
+    def __init__(self, order: Order) -> None:
+        self._chance = random.Random(order["seed"])
+        self._store = Store(Volume(order["volume"]))
+        self._profile = Profile(self._store.volume, f"version-{order['seed']}")
+        self._source = Path(order["source"])
+        self._trees: list[EntryId] = []
+        node = self._source / "node"
+        (node / "empty").mkdir(parents=True)
+        (node / "nothing").touch()
+        (node / "run").write_bytes(b"#!/bin/sh\n")
+        (node / "run").chmod(0o755)
+        (node / "link").symlink_to("run")
+
+    def one(self) -> None:
+        """Does one thing and acknowledges it."""
+        self._chance.choice([self.file, self.tree, self.batch, self.generation])()
+
+    def file(self) -> None:
+        path = self._source / "model.safetensors"
+        path.write_bytes(self._bytes(200_000))
+        acknowledge(entries=[add_path(self._store, str(path))])
+
+    def tree(self) -> None:
+        """A tree with what a node may have: folders, links, programs, an empty file."""
+        node = self._source / "node"
+        (node / "data").write_bytes(self._bytes(50_000))
+        entry = add_path(self._store, str(node))
+        acknowledge(entries=[entry])
+        self._trees.append(entry)
+
+    def batch(self) -> None:
+        """Trees that are published together, as wheels are."""
+        with self._store.stage() as one, self._store.stage() as two:
+            staged = []
+            for stage in (one, two):
+                writer = stage.tree("package")
+                for number in range(self._chance.randrange(1, 20)):
+                    writer.write(b"module/%d.py" % number, self._bytes(5_000))
+                staged.append(writer.finish(origin="package"))
+            entries = self._store.publish(*staged)
+        acknowledge(entries=entries)
+        self._trees += entries
+
+    def generation(self) -> None:
+        """A set of all trees, and a generation that needs it and is current."""
+        if not self._trees:
+            self.tree()
+        with self._store.stage() as stage:
+            (wheels,) = self._store.publish(stage.set(self._trees[-5:]))
+        entries = tuple(sorted(self._store.closure([wheels])))
+        record = Record(
+            version=self._profile.version,
+            created=now(),
+            host="here",
+            parts={},
+            entries=entries,
+            wheel_set=wheels,
+            interpreter={},
+            links=(Place("", f"{entries[0]}/core"),),
+            lock="",
+        )
+        with leases.Lease.take(self._store.volume, record) as lease:
+            assert leases.missing(self._store, entries) == []
+            number = self._profile.publish(lease)
+            self._profile.flip(number)
+        acknowledge(entries=entries, version=record.version, generation=number)
+
+    def _bytes(self, most: int) -> bytes:
+        return self._chance.randbytes(self._chance.randrange(most))
+
+
+def work(order: Order) -> None:
+    """Does what an order says."""
+    volume = Volume(order["volume"])
+    volume.prepare()
+    acknowledge(ready=True)
+    deeds = Deeds(order)
+    for _ in range(order["deeds"]) if order["deeds"] else itertools.count():
+        deeds.one()
+
+
+def serve() -> None:
+    """Carries out the order in the argument."""
+    order = json.loads(sys.argv[1])
+    fs.observer = fuse = Fuse(order)
+    if order["arguments"] is None:
+        work(order)
+        return
+    with open(os.devnull, "w", encoding="utf-8") as sys.stdout:
+        code = main(order["arguments"])
+    if code == 0:
+        acknowledge(done=True, changes=fuse.count)
+        cut_power(order["disks"], order["neighbour"])
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    serve()
