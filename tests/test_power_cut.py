@@ -13,28 +13,23 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pytest
 from faults import assert_whole, leftovers
-from power_cut_runner import cut_power
+from promises import Process, Promises
+from promises_runner import cut_power
 from world import Material, World, until
 
-from cvs.profiles.generations import Profile
-from cvs.store.digest import EntryId
-from cvs.store.entries import Store
 from cvs.store.record import Record
 from cvs.store.volume import Volume
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(3600)]
 pytest_plugins = ["world_fixtures"]
-
-RUNNER = Path(__file__).with_name("power_cut_runner.py")
 
 #: What makes a file system in an image.
 MAKERS = {
@@ -103,120 +98,13 @@ def possible(tmp_path_factory: pytest.TempPathFactory) -> None:
     subprocess.run(["umount", "-l", disk.folder], check=True)
 
 
-class Process:
-    """A process that works on disks, in a group of its own with all that it starts."""
-
-    def __init__(
-        self, *disks: Disk, environment: dict[str, str] | None = None, **order: Any
-    ) -> None:
-        folders = [str(disk.folder) for disk in disks]
-        whole = {"disks": folders, "cut": None, "neighbour": False, "arguments": None} | order
-        self._process = subprocess.Popen(
-            [sys.executable, str(RUNNER), json.dumps(whole)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,
-        )
-        self.said: list[Any] = []
-
-    def hear(self) -> bool:
-        """Waits for the next thing that is acknowledged; False if there is no more."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if line:
-            self.said.append(json.loads(line))
-        return bool(line)
-
-    def last(self, seconds: float) -> None:
-        """Lets it work on for some time, unless it ends before."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
-
-    def kill(self) -> None:
-        """Kills it, unless it has ended, with all that it started; hears what it had said."""
-        if self._process.returncode is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self.end()
-
-    def end(self) -> tuple[int, str]:
-        """Waits for its end; its exit status and what it said of errors."""
-        while self.hear():
-            pass
-        assert self._process.stderr is not None
-        text = self._process.stderr.read().decode()
-        # Before its number is free for others: what it started is in the group of that number.
-        os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-        os.killpg(self._process.pid, signal.SIGKILL)
-        with self._process:
-            return self._process.wait(), text
-
-
-class Promises:
-    """What was acknowledged on one disk: from then on it must be there."""
-
-    def __init__(self, disk: Disk, scratch: Path) -> None:
-        self.disk = disk
-        self.volume = Volume(str(disk.folder / "cache"))
-        self._scratch = scratch
-        self._seeds = itertools.count()
-        self._entries: set[EntryId] = set()
-        self._generations: dict[str, int] = {}
-        self.processes: list[Process] = []
-
-    def start(self, **order: Any) -> Process:
-        """A process that adds to the volume: without end, or so many `deeds`."""
-        seed = next(self._seeds)
-        source = self._scratch / f"{self.disk.folder.name}-{seed}"
-        work = {"deeds": None, "seed": seed, "source": str(source)} | order
-        process = Process(self.disk, volume=self.volume.root, **work)
-        self.processes.append(process)
-        return process
-
-    def keep(self, process: Process) -> None:
-        """Takes note of what a process has said."""
-        for said in process.said:
-            self._entries.update(said.get("entries", ()))
-            if "generation" in said:
-                self._generations[said["version"]] = said["generation"]
-
-    def check(self) -> None:
-        """All of it is there, and whatever else has a name is whole as well."""
-        if not self.volume.exists():
-            assert self._entries == set()
-            return
-        store = Store(self.volume)
-        assert self._entries <= set(store.ids())
-        assert_whole(store)
-        for version, number in self._generations.items():
-            current = Profile(self.volume, version).current()
-            assert current is not None
-            assert current >= number
-        for version in os.listdir(self.volume.profiles):
-            profile = Profile(self.volume, version)
-            assert {profile.current()} <= {None, *profile.numbers()}
-            for number in profile.numbers():
-                assert all(map(store.has, profile.record(number).entries))
-
-    def go_on(self) -> None:
-        """The next process finds nothing in its way, and sweeps what is left of the others."""
-        process = self.start(deeds=5)
-        assert process.end() == (0, "")
-        assert leftovers(self.volume) == []
-        self.keep(process)
-        self.check()
-
-
 @contextmanager
-def promises(folder: Path, kind: str) -> Iterator[Promises]:
+def promises(folder: Path, kind: str) -> Iterator[tuple[Disk, Promises]]:
     """A new disk, on which nothing is promised yet."""
-    with Disk(folder / "disk", kind) as disk:
-        made = Promises(disk, Path(tempfile.mkdtemp(dir=folder)))
-        try:
-            yield made
-        finally:
-            for process in made.processes:
-                process.kill()
+    with Disk(folder / "disk", kind) as disk, tempfile.TemporaryDirectory(dir=folder) as scratch:
+        volume = Volume(str(disk.folder / "cache"))
+        with Promises(volume, Path(scratch), [str(disk.folder)]) as made:
+            yield disk, made
 
 
 @KINDS
@@ -225,19 +113,20 @@ def test_cut_by_chance(memory: Path, kind: str, nightly: bool) -> None:
     nothing is half there, and the next process goes on."""
     chance = random.Random(kind)
     for _ in range(10 if nightly else 1):
-        with promises(memory, kind) as made:
+        with promises(memory, kind) as (disk, made):
             for _ in range(4 if nightly else 1):
                 processes = [made.start(), made.start()]
                 for _ in range(chance.randrange(1, 12)):
                     assert processes[0].hear()
                 processes[1].last(chance.random() / 20)
-                cut_power([str(made.disk.folder)], neighbour=chance.random() < 0.5)
+                cut_power([str(disk.folder)], neighbour=chance.random() < 0.5)
                 for process in processes:
                     process.kill()
                     made.keep(process)
-                made.disk.reboot()
+                disk.reboot()
                 made.check()
                 made.go_on()
+                assert leftovers(made.volume) == []
 
 
 @KINDS
@@ -245,14 +134,15 @@ def test_cut_before_a_change(memory: Path, kind: str, nightly: bool) -> None:
     """The same before one change of the file system after another."""
     numbers = iter(range(1, 400, 10) if nightly else [150])
     while batch := list(itertools.islice(numbers, 10)):
-        with promises(memory, kind) as made:
+        with promises(memory, kind) as (disk, made):
             for number in batch:
                 process = made.start(cut=number, neighbour=number % 4 == 1)
                 assert process.end() == (-signal.SIGKILL, "")
                 made.keep(process)
-                made.disk.reboot()
+                disk.reboot()
                 made.check()
                 made.go_on()
+                assert leftovers(made.volume) == []
 
 
 class Realizing:
@@ -299,7 +189,7 @@ class Realizing:
         """Cuts a command before the change with a number, or as soon as it has said that it is
         done, and starts the machine again."""
         process = Process(
-            *disks,
+            disks=[str(disk.folder) for disk in disks],
             environment=self.world.environment,
             cut=cut,
             neighbour=neighbour,

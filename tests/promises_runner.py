@@ -1,6 +1,6 @@
-"""Works on a volume until its disk loses power, and says what is done as soon as it is.
+"""Works on a volume until it is stopped, and says what is done as soon as it is.
 
-Started by test_power_cut.py as a process of its own. Its argument is a JSON document; on standard
+Started by promises.py as a process of its own. Its argument is a JSON document; on standard
 output it writes a line of JSON for everything that cvs has said is stored.
 """
 
