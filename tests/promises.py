@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from blake3 import blake3
 from faults import assert_whole
 
 from cvs.profiles.generations import Profile
@@ -81,6 +82,7 @@ class Promises:
         self._seeds = itertools.count()
         self._entries: set[EntryId] = set()
         self._generations: dict[str, int] = {}
+        self._moved: dict[str, EntryId] = {}
         self._processes: list[Process] = []
 
     def __enter__(self) -> Self:
@@ -102,6 +104,8 @@ class Promises:
         """Takes note of what a process has said."""
         for said in process.said:
             self._entries.update(said.get("entries", ()))
+            if "kept" in said:
+                self._moved[said["kept"]] = EntryId(said["content"])
             if "generation" in said:
                 self._generations[said["version"]] = said["generation"]
 
@@ -118,6 +122,11 @@ class Promises:
         store = Store(volume)
         assert self._entries <= set(store.ids())
         assert_whole(store)
+        for path, entry in self._moved.items():
+            # A file's entry is named by the digest of its bytes.
+            place = os.path.join(volume.models, os.path.basename(path))
+            if not store.has(entry):
+                assert entry == blake3(Path(place).read_bytes()).hexdigest()
         for version, number in self._generations.items():
             current = Profile(volume, version).current()
             assert current is not None

@@ -16,12 +16,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
+
 from cvs.main import main
 from cvs.profiles.generations import Profile
 from cvs.store import fs, leases
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
-from cvs.store.ingest import add_path
 from cvs.store.record import Place, Record
 from cvs.store.stage import now
 from cvs.store.volume import Volume
@@ -92,20 +93,33 @@ class Deeds:
 
     def one(self) -> None:
         """Does one thing and acknowledges it."""
-        self._chance.choice([self.file, self.tree, self.batch, self.generation])()
+        deeds = [self.file, self.tree, self.batch, self.adopted, self.generation]
+        self._chance.choice(deeds)()
 
     def file(self) -> None:
         path = self._source / "model.safetensors"
         path.write_bytes(self._bytes(200_000))
-        acknowledge(entries=[add_path(self._store, str(path))])
+        acknowledge(entries=[self._store.add(str(path))])
 
     def tree(self) -> None:
         """A tree with what a node may have: folders, links, programs, an empty file."""
         node = self._source / "node"
         (node / "data").write_bytes(self._bytes(50_000))
-        entry = add_path(self._store, str(node))
+        entry = self._store.add(str(node))
         acknowledge(entries=[entry])
         self._trees.append(entry)
+
+    def adopted(self) -> None:
+        """A file of the same file system that is moved into the store: it is there or here."""
+        place = f"{self._store.volume.models}/{fs.unique()}"
+        data = self._bytes(200_000)
+        with open(place, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fs.sync_folder(self._store.volume.models)
+        acknowledge(kept=place, content=blake3(data).hexdigest())
+        acknowledge(entries=[self._store.add(place, move=True)])
 
     def batch(self) -> None:
         """Trees that are published together, as wheels are."""

@@ -22,7 +22,6 @@ from world import PATIENCE
 from cvs.store import fs
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
-from cvs.store.ingest import add_path
 from cvs.store.verify import verify
 from cvs.store.volume import Volume
 
@@ -47,7 +46,7 @@ class Job(NamedTuple):
 def add(store: Store, job: Job, number: int) -> tuple[EntryId, ...]:
     """Does what a job says; `number` is the writer's, of whom no two work in the same order."""
     if job.kind != "batch":
-        return (add_path(store, job.source, name=job.name),)
+        return (store.add(job.source, name=job.name),)
     with store.stage() as one, store.stage() as two:
         staged = []
         for stage, part in ((one, "one"), (two, "two")):
