@@ -7,7 +7,7 @@ import signal
 from typing import Any
 
 import pytest
-from world import DEMO, PATIENCE, TROUBLE, Done, World, until
+from world import DEMO, PATIENCE, TROUBLE, Done, World, start_line, until
 
 pytest_plugins = ["world_fixtures"]
 
@@ -16,6 +16,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 #: What is said while the demo's workflow runs.
 TOLD = (
+    f"{start_line()}\n"
     "the workflow runs\nnode 1 (EmptyImage)\nnode 2 (ImageInvert)\n"
     "node 3 (DemoCaption)\nnode 4 (SaveImage)\n"
 )
@@ -252,7 +253,7 @@ def test_refused_workflow(realized: World, changes: dict[str, Any], message: str
     done = handle(realized, graph(**changes))
 
     assert done[:2] == (2, "")
-    assert done.err.splitlines()[0].startswith(f"error: {message}")
+    assert done.err.splitlines()[1].startswith(f"error: {message}")
     assert "Traceback" not in done.err
     assert_ended(realized)
 
@@ -290,7 +291,7 @@ def test_node_that_raises(trouble: World) -> None:
     done = handle(trouble, {"7": node("Raises")})
 
     assert done[:2] == (1, "")
-    message = "the workflow runs\nnode 7 (Raises)\n"
+    message = f"{start_line()}\nthe workflow runs\nnode 7 (Raises)\n"
     assert done.err == f"{message}error: node 7 (Raises) failed: ValueError: the paint is gone\n"
     assert_ended(trouble)
 
@@ -378,7 +379,8 @@ def test_failed_import_is_named(realized: World) -> None:
     done = handle(realized, WORKFLOW)
 
     assert done.code == 0
-    assert done.err.startswith("warning: nodes that could not be imported: broken\n")
+    warning = "warning: nodes that could not be imported: broken"
+    assert done.err.startswith(f"{start_line()}\n{warning}\n")
 
 
 def test_model_of_the_lock_is_read(realized: World) -> None:

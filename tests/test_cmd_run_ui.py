@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from websockets.sync.client import connect
-from world import DEMO, OLD, PATIENCE, TROUBLE, World, files_of, free_port, until
+from world import DEMO, OLD, PATIENCE, TROUBLE, World, files_of, free_port, start_line, until
 
 from cvs.profiles import seal
 from cvs.profiles.client import Client
@@ -75,7 +75,7 @@ def test_start_line(realized: World) -> None:
     port = free_port()
     with run_ui(realized, port=port) as running:
         url = f"http://127.0.0.1:{port}"
-        assert running.line == f"demo, generation 1, is ready at {url} (seal: {seal.state()})\n"
+        assert running.line == f"demo, generation 1, is ready at {url} (sealed: {seal.state()})\n"
         assert Client(url).answers()
         assert len(realized.leases()) == 2, "a lease and its heartbeat"
         record = json.loads((realized.cache / "leases" / realized.leases()[1]).read_text())
@@ -424,6 +424,8 @@ def test_exec_code(realized: World) -> None:
     """The exit code is that of what ran, 128 + n for a signal; the lease is dropped."""
     for script, code in (("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)):
         done = realized.process("exec", "demo", "--", "python", "-c", script)
+        assert (code, "", f"{start_line()}\n") == done
+        done = realized.process("exec", "demo", "--quiet", "--", "python", "-c", script)
         assert (code, "", "") == done
     assert realized.leases() == []
 
@@ -453,8 +455,11 @@ def test_exec_of_nothing(realized: World) -> None:
     """No command, one that is not there, and one that cannot be run are sentences."""
     cases: dict[tuple[str, ...], str] = {
         (): "error: no command was given\nhint: cvs exec ID -- python main.py\n",
-        ("--", "no-such-command"): "error: there is no command 'no-such-command'\n",
-        ("--", "/"): "error: / cannot be run: Permission denied\n",
+        (
+            "--",
+            "no-such-command",
+        ): f"{start_line()}\nerror: there is no command 'no-such-command'\n",
+        ("--", "/"): f"{start_line()}\nerror: / cannot be run: Permission denied\n",
     }
     for command, message in cases.items():
         assert (2, "", message) == realized.cvs("exec", "demo", *command)

@@ -22,6 +22,7 @@ from unittest import mock
 from gitserver import Content, GitServer, Source
 
 from cvs.main import main
+from cvs.profiles import seal
 from cvs.profiles.generations import Profile
 from cvs.store.entries import Store
 from cvs.store.verify import verify
@@ -315,6 +316,13 @@ def listing(folder: Path, forgive: tuple[str, ...] = ()) -> dict[str, tuple[obje
 
 #: A realize that takes the whole way writes and drops a lease: these folders' times change.
 CAME_AND_WENT = ("cache/tmp", "cache/leases")
+
+
+def start_line(version: str = "demo", generation: int = 1) -> str:
+    """What run-ui, run-handler, exec and shell say first, on standard error."""
+    sealed = seal.state()
+    warning = "" if sealed == "full" else "warning: "
+    return f"{warning}{version}, generation {generation}, sealed: {sealed}"
 
 
 def until(what: Callable[[], Any], why: Callable[[], str] = str) -> Any:

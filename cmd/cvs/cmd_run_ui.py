@@ -55,7 +55,7 @@ def run(arguments: list[str]) -> int:
             }
             text = (
                 f"{opened.version}, generation {opened.generation}, is ready at {comfy.url} "
-                f"(seal: {opened.seal.state})"
+                f"(sealed: {opened.seal.state})"
             )
             try:
                 session.result(started, text)

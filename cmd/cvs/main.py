@@ -19,6 +19,7 @@ COMMANDS = {
     "run-ui": "start ComfyUI with its web page",
     "run-handler": "run one workflow and give its result",
     "exec": "run a command in a version's environment",
+    "shell": "a shell in a version's environment",
     "list": "the versions that are known",
     "show": "what a version consists of, and what differs from its lock",
     "history": "the generations of a version",
@@ -39,7 +40,7 @@ examples:
 `cvs COMMAND --help` has the options and examples of a command.
 
 exit status: 0 well, 1 ComfyUI or a check failed, 2 bad input or something missing,
-130 interrupted, 143 terminated; `cvs exec` has that of what it ran
+130 interrupted, 143 terminated; `cvs exec` and `cvs shell` have that of what they ran
 """
 
 

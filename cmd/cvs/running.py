@@ -1,4 +1,4 @@
-"""What run-ui, run-handler and exec share: options, and opening a session for a version."""
+"""What run-ui, run-handler, exec and shell share: options, and opening a session for a version."""
 
 import contextlib
 import os
@@ -28,6 +28,20 @@ def options(parser: Parser) -> None:
     parser.common()
 
 
+def foreground_options(parser: Parser) -> None:
+    """Adds the options of what runs something of the user's choice in the foreground."""
+    parser.version_argument()
+    parser.add_argument("--models-dir", metavar="DIR", help="in place of MODELS_DIR")
+    parser.add_argument("--generation", type=int, metavar="N", help="not the current one but N")
+    parser.common()
+
+
+def behind(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Parts `… -- REST` into cvs's own options and what is run or given."""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]
+
+
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Parts `… --extra-args -- REST` into cvs's own options and ComfyUI's."""
     if "--extra-args" not in arguments:
@@ -51,8 +65,9 @@ def warn_of_failed_imports(session: Session, comfy: process.ComfyUI) -> list[str
 
 
 @contextlib.contextmanager
-def open_session(session: Session) -> Iterator[sessions.Session]:
-    """Opens a session for the version that the command names."""
+def open_session(session: Session, more: str = "") -> Iterator[sessions.Session]:
+    """Opens a session for the version that the command names, and says on standard error what
+    is started, how far it is sealed off the store, and `more`."""
     extra = dict(project.environment_of(session))
     if getattr(session.options, "offline", False) or session.flag("COMFY_OFFLINE"):
         extra["COMFY_OFFLINE"] = "1"
@@ -67,6 +82,9 @@ def open_session(session: Session) -> Iterator[sessions.Session]:
         comfy_python=session.settings.get("COMFY_PYTHON"),
         progress=session.progress,
     ) as opened:
-        if opened.seal.state != "full":
-            session.progress.warn(f"what runs is not sealed off the store: {opened.seal.state}")
+        line = f"{opened.version}, generation {opened.generation}, sealed: {opened.seal.state}"
+        if opened.seal.state == "full":
+            session.say(line + more)
+        else:
+            session.progress.warn(line + more)
         yield opened

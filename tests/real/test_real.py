@@ -318,7 +318,7 @@ class Real:
             )
         try:
             address = f"http://127.0.0.1:{port}"
-            ready = rf"real, generation \d+, is ready at {address} \(seal: .+\)\n"
+            ready = rf"real, generation \d+, is ready at {address} \(sealed: .+\)\n"
             while not (
                 re.fullmatch(ready, said.read_text()) if command == "run-ui" else answers(address)
             ):
