@@ -30,7 +30,7 @@ VALUE_LIMIT = 250_000
 
 #: The same for YAML, whose reader takes a second for so many bytes or values.
 YAML_SIZE_LIMIT = 1 << 20
-YAML_VALUE_LIMIT = 20_000
+YAML_VALUE_LIMIT = 10_000
 
 _INFINITIES = (float("inf"), float("-inf"))
 

@@ -11,7 +11,7 @@ import msgspec
 
 from cvs.store import tree
 from cvs.store.digest import LENGTH, EntryId, is_id
-from cvs.store.errors import IntegrityError, shown
+from cvs.store.errors import SHOWN, IntegrityError, shown
 
 #: The version of the format that this code writes, and the newest it reads.
 FORMAT = 1
@@ -112,7 +112,7 @@ def decode(data: bytes, where: str) -> Manifest:
     try:
         manifest = _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise IntegrityError(f"{where} is not a manifest: {error}") from error
+        raise IntegrityError(f"{where} is not a manifest: {str(error)[:SHOWN]}") from error
     if manifest.format > FORMAT:
         raise IntegrityError(
             f"{where} has format {str(manifest.format)[:20]}, this cvs reads up to {FORMAT}",

@@ -9,7 +9,7 @@ import msgspec
 from cvs.store import tree
 from cvs.store.digest import EntryId, is_id
 from cvs.store.document import read_stored
-from cvs.store.errors import StoreError, shown
+from cvs.store.errors import SHOWN, StoreError, shown
 
 FORMAT = 1
 
@@ -84,7 +84,7 @@ def read(path: str) -> Record:
         newest = msgspec.json.decode(data, type=_Head).format
         record = _DECODER.decode(data) if newest <= FORMAT else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise StoreError(f"{path} is not a record: {error}") from None
+        raise StoreError(f"{path} is not a record: {str(error)[:SHOWN]}") from None
     if record is None:
         raise StoreError(
             f"{path} has format {str(newest)[:20]}, this cvs reads up to {FORMAT}",

@@ -258,7 +258,7 @@ def test_yaml_numbers_that_are_none(text: str) -> None:
         ("a: 1\n---\nb: 2", None),
         ("a: [", None),
         ("a: \0", None),
-        ("- \n" * (YAML_VALUE_LIMIT + 1), " has more than 20,000 values (line 20000)"),
+        ("- \n" * (YAML_VALUE_LIMIT + 1), " has more than 10,000 values (line 10000)"),
         (" " * (YAML_SIZE_LIMIT + 1), " is larger than 1 MiB, too large for a document"),
         ("[" * 5000, f" is nested deeper than {DEPTH_LIMIT} levels (line 1)"),
         ("- " * 5000, f" is nested deeper than {DEPTH_LIMIT} levels (line 1)"),

@@ -1,0 +1,77 @@
+"""Hostile inputs: a reader takes them or says in one sentence why not, and touches nothing else."""
+
+from pathlib import Path
+
+import hostile_documents as documents
+import pytest
+from hostile import Case, each, judge
+
+from cvs.store import document, manifest, record
+from cvs.store.volume import Volume
+from cvs.versions import lock, spec
+
+
+@pytest.fixture
+def volume(memory_volume: Volume) -> Volume:
+    """A volume that syncs fast."""
+    return memory_volume
+
+
+@each(documents.JSON)
+def test_json(case: Case) -> None:
+    """Bombs, halves and what other readers let pass; what is taken can be written again."""
+    value = judge(case, lambda: document.load_json(case.data, "x.json"))
+    if case.said is None:
+        assert document.load_json(document.pretty(value), "x.json") == value
+
+
+@each(documents.YAML)
+def test_yaml(case: Case) -> None:
+    """Laughs, tags, merges and lookalikes; what is taken is plain data."""
+    value = judge(case, lambda: document.load_yaml(case.data, "x.yaml"))
+    if case.said is None:
+        assert document.load_json(document.pretty(value), "x.json") == value
+
+
+@each(documents.MANIFESTS)
+def test_manifests(case: Case) -> None:
+    """Lies, climbers and doubles; what is taken is written and read as the same entry."""
+
+    def read() -> manifest.Manifest:
+        found = manifest.decode(case.data, "manifest.json")
+        manifest.identity(found)
+        return found
+
+    found = judge(case, read)
+    if case.said is None:
+        again = manifest.decode(manifest.encode(found), "manifest.json")
+        assert (again, manifest.identity(again)) == (found, manifest.identity(found))
+
+
+@each(documents.RECORDS)
+def test_records(case: Case, memory: Path) -> None:
+    """Versions and links become paths: none of them leaves its folder."""
+    path = memory / "1.json"
+    path.write_bytes(case.data)
+    found = judge(case, lambda: record.read(str(path)))
+    if case.said is None:
+        path.write_bytes(record.encode(found))
+        assert record.read(str(path)) == found
+
+
+@each(documents.LOCKS)
+def test_locks(case: Case, memory: Path) -> None:
+    """Names become files, texts are shown, sizes are added up."""
+    path = memory / "x.lock.json"
+    path.write_bytes(case.data)
+    found = judge(case, lambda: lock.read(str(path)))
+    if case.said is None:
+        assert lock.decode(lock.encode(found), "x") == found
+
+
+@each(documents.SPECS)
+def test_specs(case: Case, memory: Path) -> None:
+    """Whatever a field holds, it is no option, command, path elsewhere or endless text."""
+    path = memory / "x.json"
+    path.write_bytes(case.data)
+    judge(case, lambda: spec.load(str(path)))
