@@ -111,6 +111,7 @@ def realize(
         with leases.Lease.take(volume, wanted) as lease:
             if leases.missing(store, wanted.entries):
                 continue
+            damage.refuse(volume, wanted.entries)
             try:
                 done = _publish(store, profile, wanted, lease, lock, found, target)
             except leases.LeaseLost:
@@ -282,7 +283,9 @@ def rollback(store: Store, profile: Profile, number: int | None = None) -> tuple
 
 
 def check_entries(store: Store, record: Record) -> None:
-    """Raises StoreError if an entry of a generation is not there: asked under a lease for it."""
+    """Raises StoreError if an entry of a generation is not there or damaged: asked under a lease
+    for it."""
+    damage.refuse(store.volume, record.entries)
     gone: Sequence[EntryId] = leases.missing(store, record.entries)
     if gone:
         raise StoreError(

@@ -49,6 +49,7 @@ class Volume:
         self.refs = os.path.join(self.root, "refs")
         self.resolved = os.path.join(self.root, "resolved")
         self.condemned = os.path.join(self.root, "condemned")
+        self.damaged = os.path.join(self.root, "damaged")
         self._filesystem: str | None = None
 
     def __repr__(self) -> str:

@@ -39,8 +39,11 @@ def nothing_to_do(arguments: list[str], environment: Mapping[str, str]) -> str |
                 return None
         if not os.path.exists(f"{os.path.dirname(links[0].partition('	')[0])}/{number}/main.py"):
             return None
+        needed = entries.split(" ")
+        if not _damaged(settings).isdisjoint(needed):
+            return None
         store = f"{settings.cache_root}/store"
-        for entry in entries.split(" "):
+        for entry in needed:
             os.stat(f"{store}/{entry}/manifest.json")
     except (OSError, ValueError, IndexError):
         return None
@@ -84,6 +87,13 @@ def remember(
     except OSError:
         # Another realize is under way, or the disk is full: the next one takes the whole way.
         return
+
+
+def _damaged(settings: Settings) -> set[str]:
+    try:
+        return set(os.listdir(f"{settings.cache_root}/damaged"))
+    except FileNotFoundError:
+        return set()
 
 
 def _note(settings: Settings, version: str) -> str:
