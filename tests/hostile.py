@@ -56,7 +56,7 @@ def judge(case: Case, call: Callable[[], Any]) -> Any:
         return call()
     with pytest.raises(CvsError) as caught:
         call()
-    assert case.said in caught.value.message
+    assert case.said in caught.value.message, caught.value.message
     assert_sentence(caught.value)
     return None
 
@@ -64,9 +64,9 @@ def judge(case: Case, call: Callable[[], Any]) -> Any:
 def assert_sentence(error: CvsError) -> None:
     """A message is one short line that a terminal can show, whatever it is about."""
     for text in (error.message, error.hint or ""):
-        assert text.isprintable()
-        assert len(text) < 1000
-        assert not text.endswith(".")
+        assert text.isprintable(), text
+        assert len(text) < 1000, text
+        assert not text.endswith("."), text
 
 
 @contextmanager

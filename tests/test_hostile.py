@@ -3,12 +3,18 @@
 from pathlib import Path
 
 import hostile_documents as documents
+import hostile_wheels as wheels
 import pytest
-from hostile import Case, each, judge
+import wheelmaker
+import zipmaker
+from hostile import Case, each, judge, nothing_else_touched
 
 from cvs.store import document, manifest, record
+from cvs.store.entries import Store
 from cvs.store.volume import Volume
-from cvs.versions import lock, spec
+from cvs.versions import interpreter, lock, spec, wheel
+
+PROBE = interpreter.probe(interpreter.find(None))
 
 
 @pytest.fixture
@@ -75,3 +81,27 @@ def test_specs(case: Case, memory: Path) -> None:
     path = memory / "x.json"
     path.write_bytes(case.data)
     judge(case, lambda: spec.load(str(path)))
+
+
+@each(wheels.WHEELS)
+def test_wheels(case: Case, store: Store) -> None:
+    """An archive is believed in nothing: what is stored is whole, what is refused is gone."""
+    with nothing_else_touched(store) as ground:
+        path = ground / zipmaker.FILE
+        path.write_bytes(case.data)
+        digest = wheelmaker.sha256(str(path))
+        judge(case, lambda: wheel.add_wheel(store, str(path), sha256=digest, probe=PROBE))
+        path.unlink()
+        assert len(list(store.ids())) == (case.said is None)
+
+
+@each(wheels.FILES)
+def test_names_of_wheels(case: Case, store: Store) -> None:
+    """The name of a file is no more believed than what is in it."""
+    with nothing_else_touched(store) as ground:
+        path = ground / case.data
+        path.write_bytes(zipmaker.wheel())
+        digest = wheelmaker.sha256(str(path))
+        judge(case, lambda: wheel.add_wheel(store, str(path), sha256=digest, probe=PROBE))
+        path.unlink()
+        assert len(list(store.ids())) == (case.said is None)

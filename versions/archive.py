@@ -44,7 +44,7 @@ def opened(path: str) -> Iterator[zipfile.ZipFile]:
         try:
             archive = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, NotImplementedError) as error:
-            raise Bad(f"is damaged: {error}") from None
+            raise Bad(f"is damaged: {str(error).rstrip('.')}") from None
         except UnicodeDecodeError:
             raise Bad("has a file whose name is not UTF-8") from None
         with archive:

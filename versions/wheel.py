@@ -27,7 +27,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from cvs.store import refs, tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
-from cvs.store.errors import IntegrityError, SourceError, shown
+from cvs.store.errors import SHOWN, IntegrityError, SourceError, shown
 from cvs.store.ingest import chunks
 from cvs.store.stage import Stage, Staged, TreeWriter
 from cvs.versions import archive as archives
@@ -163,7 +163,8 @@ def stage_wheel(
     except UnicodeDecodeError:
         raise SourceError(f"the wheel {file} has a file whose name is not UTF-8") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise SourceError(f"the wheel {file} is damaged: {error}") from None
+        said = str(error)[:SHOWN].rstrip(".")
+        raise SourceError(f"the wheel {file} is damaged: {said}") from None
 
 
 class _Unpacking:
@@ -332,7 +333,7 @@ class _Unpacking:
         executable = script or bool(stat.S_ISREG(mode) and mode & 0o111)
         raw = target.encode()
         with self.archive.open(member) as stream:
-            check = _Check(path, self.record[path])
+            check = _Check(member, self.record[path])
             if member.file_size <= _SMALL:
                 data = b"".join(check.chunks(stream))
                 if script and (line := _PYTHON_SHEBANG.match(data)):
@@ -350,7 +351,7 @@ class _Unpacking:
         """Checks a member that is not taken over."""
         if path in self.record and self.record[path].digest:
             with self.archive.open(member) as stream:
-                for _ in _Check(path, self.record[path]).chunks(stream):
+                for _ in _Check(member, self.record[path]).chunks(stream):
                     pass
 
     def _write(self, target: str, data: bytes, *, executable: bool = False) -> None:
@@ -383,12 +384,14 @@ class _Unpacking:
 class _Check:
     """Digests a member while it is read and compares it with its line of RECORD."""
 
-    def __init__(self, path: str, row: _Row) -> None:
+    def __init__(self, member: zipfile.ZipInfo, row: _Row) -> None:
+        path = member.filename
         if row.algorithm not in ("sha256", "sha384", "sha512"):
             what = f"the digest {shown(row.algorithm)}" if row.algorithm else "no digest"
             raise Bad(f"has {what} for {shown(path)} in its RECORD")
         self.path = path
         self.row = row
+        self.size = member.file_size
         self.sha256 = b""
 
     def chunks(self, stream: IO[bytes]) -> Iterator[bytes]:
@@ -407,6 +410,8 @@ class _Check:
             yield chunk
         self.sha256 = sha256.digest()
         found = self.sha256 if other is None else other.digest()
+        if size != self.size:
+            raise Bad(f"is damaged: {shown(self.path)} has {size} bytes instead of {self.size}")
         if self.row.size not in (None, size) or not _same(found, self.row.digest):
             raise Bad(f"has other bytes in {shown(self.path)} than its RECORD says")
 
