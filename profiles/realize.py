@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from cvs.profiles import environment, home, state, view
 from cvs.profiles.generations import Profile
-from cvs.store import leases, scratch
+from cvs.store import damage, leases, scratch
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, content_path
 from cvs.store.errors import CvsError, EntryMissing, InputError, StoreError
