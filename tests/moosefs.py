@@ -69,10 +69,12 @@ class MooseFS:
         self.folder = folder
         self.mounts = (folder / "a", folder / "b")
         """Where the two pods see the same files."""
+        # Two runs at once have nothing in common: these names are all that the machine shares.
+        self._name = f"cvs-{secrets.token_hex(4)}"
 
     def __enter__(self) -> Self:
         self._guard = subprocess.Popen(
-            [sys.executable, __file__, str(self.folder)],
+            [sys.executable, __file__, str(self.folder), self._name],
             env=search_path(os.environ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -81,6 +83,24 @@ class MooseFS:
             # Ctrl-C in a terminal is for the tests.
             start_new_session=True,
         )
+        self._wait("set up")
+        return self
+
+    def crash(self, number: int) -> None:
+        """Lets the host of a mount die and start again: its client loses all that it has not sent
+        to the servers, and is mounted anew."""
+        assert self._guard.stdin is not None
+        self._guard.stdin.write(f"{number}\n")
+        self._guard.stdin.flush()
+        self._wait("mounted again")
+
+    def run(self, *command: str) -> None:
+        """Runs one of the tools of MooseFS, such as `mfssetquota`, on the first host."""
+        network = f"--net=/run/netns/{self._name}-a"
+        environment = search_path(os.environ)
+        subprocess.run(["nsenter", network, *command], env=environment, check=True)
+
+    def _wait(self, what: str) -> None:
         assert self._guard.stdout is not None
         said = ""
         try:
@@ -89,8 +109,7 @@ class MooseFS:
             if said != "ready\n":
                 said += self._guard.communicate()[0]
         if said != "ready\n":
-            raise RuntimeError(f"MooseFS cannot be set up: {said}")
-        return self
+            raise RuntimeError(f"MooseFS cannot be {what}: {said}")
 
     def __exit__(self, *_: object) -> None:
         said = self._guard.communicate(timeout=3 * PATIENCE)[0]
@@ -197,11 +216,22 @@ def configure(folder: Path) -> None:
         (folder / f"{name}.cfg").write_text(text.format(folder=folder, server=_SERVER))
 
 
-def start(stack: ExitStack, folder: Path) -> None:
-    """Starts everything; what is started is ended by the stack, also if this fails midway."""
+def mount(name: str, path: Path) -> None:
+    """Mounts what the servers have in a folder, for everybody to see, as a pod does."""
+    inside(name, "mfsmount", str(path), "-H", _SERVER)
+    # The first write waits until the chunk server has told the master of itself.
+    probe = path / f"probe-{name}"
+    probe.write_bytes(b"hello\n")
+    probe.unlink()
+
+
+def start(stack: ExitStack, folder: Path, prefix: str) -> list[tuple[str, Path]]:
+    """Starts everything; what is started is ended by the stack, also if this fails midway.
+
+    Returns:
+        The pods with their mounts.
+    """
     configure(folder)
-    # Two runs at once have nothing in common: the names are the only thing of the whole machine.
-    prefix = f"cvs-{secrets.token_hex(4)}"
     servers, pods = f"{prefix}-servers", (f"{prefix}-a", f"{prefix}-b")
     namespace(stack, servers)
     run("ip", "-n", servers, "address", "add", f"{_SERVER}/32", "dev", "lo")
@@ -209,19 +239,17 @@ def start(stack: ExitStack, folder: Path) -> None:
         inside(servers, name, "-c", str(folder / f"{name}.cfg"), "start")
     for number, name in enumerate(pods, 1):
         pod(stack, servers, name, number)
-    for name, mount in zip(pods, (folder / "a", folder / "b"), strict=True):
+    mounts = list(zip(pods, (folder / "a", folder / "b"), strict=True))
+    for name, path in mounts:
         # Lazily: whatever a test has left open there must not keep it.
-        stack.callback(attempt, "umount", "-l", str(mount))
-        inside(name, "mfsmount", str(mount), "-H", _SERVER)
-        # The first write waits until the chunk server has told the master of itself.
-        probe = mount / "probe"
-        probe.write_bytes(b"hello\n")
-        probe.unlink()
+        stack.callback(attempt, "umount", "-l", str(path))
+        mount(name, path)
+    return mounts
 
 
 def serve(arguments: Sequence[str]) -> None:
-    """Sets up, says so, and takes down when standard input ends."""
-    folder = Path(arguments[0])
+    """Sets up and says so; mounts again what standard input names, and takes down at its end."""
+    folder, prefix = Path(arguments[0]), arguments[1]
     os.chdir(folder)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -229,9 +257,14 @@ def serve(arguments: Sequence[str]) -> None:
     ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1)
     with ExitStack() as stack:
         stack.callback(reap)
-        start(stack, folder)
+        mounts = start(stack, folder, prefix)
         print("ready", flush=True)
-        sys.stdin.read()
+        for line in sys.stdin:
+            name, path = mounts[int(line)]
+            kill_all_of(name)
+            run("umount", "-l", str(path))
+            mount(name, path)
+            print("ready", flush=True)
 
 
 if __name__ == "__main__":
