@@ -71,14 +71,18 @@ def copy(
     if size > LARGE:
         return _Pipeline(source, target, sha256, advance, threads).run()
     content, checksum = blake3(), hashlib.sha256() if sha256 else None
-    done = 0
-    while data := os.read(source, min(CHUNK, max(size - done, 0) + 1)):
+    # One read finds a small file and, being short, its end.
+    done, wanted = 0, min(size + 1, CHUNK)
+    while data := os.read(source, wanted):
+        is_last = len(data) < wanted
         fs.write(target, data)
         content.update(data)
         if checksum is not None:
             checksum.update(data)
-        done += len(data)
+        done, wanted = done + len(data), CHUNK
         advance(len(data))
+        if is_last and done == size:
+            break
     return Copied(done, content.digest(), checksum.digest() if checksum is not None else b"")
 
 

@@ -34,7 +34,12 @@ def parse_id(text: str) -> EntryId:
 
 def is_id(text: str) -> bool:
     """Whether `text` has the form of an entry id."""
-    return len(text) == LENGTH and _HEX.issuperset(text)
+    if len(text) != LENGTH:
+        return False
+    try:
+        return bytes.fromhex(text).hex() == text
+    except ValueError:
+        return False
 
 
 def is_prefix(text: str) -> bool:

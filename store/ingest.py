@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import os
 import stat
+import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,24 +38,17 @@ def chunks(path: str | bytes) -> Iterator[memoryview]:
         os.close(descriptor)
 
 
-class _Item(NamedTuple):
-    """Something that was found below a folder."""
-
-    path: bytes
-    """Relative to the folder."""
-    status: os.stat_result
-
-    @property
-    def is_executable(self) -> bool:
-        return bool(self.status.st_mode & stat.S_IXUSR)
-
-
 class _Found(NamedTuple):
-    """What lies below a folder, ascending by path."""
+    """What lies below a folder: paths relative to it, ascending."""
 
     folders: list[bytes]
-    files: list[_Item]
+    files: list[bytes]
     links: list[tuple[bytes, bytes]]
+
+
+#: What is learned of each file of a tree: BLAKE3, size, whether it is executable, and by what to
+#: know it again, its inode and time of change.
+_RESULT = struct.Struct("<32sQ?QQ")
 
 
 def add_path(
@@ -99,16 +93,11 @@ def _add_file(
     # A link to a model is what people have in their folders: the model is meant.
     source = os.path.realpath(path)
     _check_outside(store, os.fsdecode(source))
-    status = os.stat(source)
-    with (
-        store.stage() as stage,
-        progress.task(f"add {tree.quote(base)}", status.st_size) as task,
-    ):
-        target = os.fsencode(os.path.join(stage.folder, "content"))
-        taken = take(
+    what = f"add {tree.quote(base)}"
+    with store.stage() as stage, progress.task(what, os.stat(source).st_size) as task:
+        taken, status = take(
             source,
-            target,
-            status,
+            os.fsencode(os.path.join(stage.folder, "content")),
             executable=False,
             move=move,
             sha256=sha256,
@@ -119,9 +108,9 @@ def _add_file(
         staged = stage.taken(taken, origin=tree.quote(base), name=name or os.fsdecode(base))
         entry = _publish(store, staged, move)
     if move:
-        _remove(path, status)
-        if source != path:
-            _remove(source, status)
+        _remove(source, (status.st_ino, taken.size, status.st_mtime_ns))
+        if os.path.islink(path):
+            fs.unlink(path)
     return entry
 
 
@@ -156,9 +145,9 @@ class _Tree:
 
     def add(self) -> EntryId:
         found = _walk(self._root)
-        total = sum(item.status.st_size for item in found.files)
+        count = len(found.files)
         what = f"add {self._origin}"
-        with self._store.stage() as stage, self._progress.task(what, total) as task:
+        with self._store.stage() as stage, self._progress.task(what, count, "items") as task:
             writer = stage.tree(self._name)
             for folder in found.folders:
                 writer.folder(folder)
@@ -166,47 +155,35 @@ class _Tree:
             local = self._store.volume.syncs_at_once
 
             def work(index: int, slot: memoryview, advance: Advance) -> None:
-                item = found.files[index]
-                advance(0)
-                taken = take(
-                    self._root + b"/" + item.path,
-                    target + b"/" + item.path,
-                    item.status,
-                    executable=item.is_executable,
+                path = found.files[index]
+                taken, status = take(
+                    self._root + b"/" + path,
+                    target + b"/" + path,
                     move=self._move,
-                    sha256=False,
                     synced=not local,
                     advance=advance,
                 )
-                slot[:32] = taken.digest
-                slot[32:] = taken.size.to_bytes(8, "little")
+                executable = bool(status.st_mode & stat.S_IXUSR)
+                known = (status.st_ino, status.st_mtime_ns)
+                _RESULT.pack_into(slot, 0, taken.digest, taken.size, executable, *known)
 
             results = workers.spread(
-                work,
-                [item.status.st_size for item in found.files],
-                40,
-                workers=workers.count_for(local),
-                task=task,
+                work, count, _RESULT.size, workers=workers.count_for(local), task=task
             )
-            for index, item in enumerate(found.files):
-                slot = results[index * 40 : index * 40 + 40]
-                writer.taken(
-                    item.path,
-                    int.from_bytes(slot[32:], "little"),
-                    slot[:32].hex(),
-                    item.is_executable,
-                )
+            rows = list(_RESULT.iter_unpack(results))
+            for path, (digest, size, executable, _, _) in zip(found.files, rows, strict=True):
+                writer.taken(path, size, digest.hex(), executable)
             for path, link in found.links:
                 writer.link(path, link)
             entry = _publish(self._store, writer.finish(origin=self._origin), self._move)
         if self._move:
-            self._clear(found)
+            self._clear(found, rows)
         return entry
 
-    def _clear(self, found: _Found) -> None:
+    def _clear(self, found: _Found, rows: list[tuple[bytes, int, bool, int, int]]) -> None:
         """Removes what was adopted, and nothing that came later or was changed since."""
-        for item in found.files:
-            _remove(self._root + b"/" + item.path, item.status)
+        for path, (_, size, _, inode, changed) in zip(found.files, rows, strict=True):
+            _remove(self._root + b"/" + path, (inode, size, changed))
         for path, link in found.links:
             place = self._root + b"/" + path
             if os.path.islink(place) and os.readlink(place) == link:
@@ -234,11 +211,11 @@ def _walk(root: bytes) -> _Found:
                 found.folders.append(path)
                 waiting.append(path + b"/")
             elif item.is_file(follow_symlinks=False):
-                found.files.append(_Item(path, item.stat(follow_symlinks=False)))
+                found.files.append(path)
             else:
                 raise InputError(f"{os.fsdecode(item.path)} is not a file, folder or link")
     found.folders.sort()
-    found.files.sort(key=lambda item: item.path)
+    found.files.sort()
     found.links.sort()
     return found
 
@@ -246,40 +223,46 @@ def _walk(root: bytes) -> _Found:
 def take(
     source: bytes,
     target: bytes,
-    status: os.stat_result,
     *,
-    executable: bool,
-    move: bool,
-    sha256: bool,
+    executable: bool | None = None,
+    move: bool = False,
+    sha256: bool = False,
     synced: bool,
     advance: Advance,
     threads: int = 1,
-) -> Copied:
+) -> tuple[Copied, os.stat_result]:
     """Makes one file of the store from one outside: a copy, or the file itself if `move` allows.
 
     Args:
-        status: of the source, as it was found.
+        executable: by default as the source is.
         synced: whether to wait until the file system has this file.
+
+    Returns:
+        What is stored, and the source's status when it was opened.
     """
-    mode = 0o555 if executable else 0o444
-    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    opened = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(opened)
+        if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"{os.fsdecode(source)} was changed while it was read")
-        if move and _adopt(descriptor, source, target, status):
+        if executable is None:
+            executable = bool(status.st_mode & stat.S_IXUSR)
+        mode = 0o555 if executable else 0o444
+        if move and _adopt(opened, source, target, status):
             fs.chmod(target, mode)
-            taken = _digest(descriptor, sha256, advance, threads)
+            taken = _digest(opened, sha256, advance, threads)
             if synced:
-                fs.sync(descriptor)
-            return taken
-        written = fs.create(target, mode, readable=status.st_size > copying.LARGE)
+                fs.sync(opened)
+            return taken, status
+        large = status.st_size > copying.LARGE
+        written = fs.create(target, mode, readable=large)
         try:
-            if synced and status.st_size > copying.LARGE:
+            if synced and large:
                 # A quota refuses here and now what it would refuse after many bytes.
                 fs.truncate(written, status.st_size)
                 fs.truncate(written, 0)
             taken = copying.copy(
-                descriptor,
+                opened,
                 written,
                 size=status.st_size,
                 sha256=sha256,
@@ -290,9 +273,9 @@ def take(
                 fs.sync(written)
         finally:
             fs.close(written)
+        return taken, status
     finally:
-        os.close(descriptor)
-    return taken
+        os.close(opened)
 
 
 def _adopt(descriptor: int, source: bytes, target: bytes, status: os.stat_result) -> bool:
@@ -338,16 +321,15 @@ def _digest(descriptor: int, sha256: bool, advance: Advance, threads: int) -> Co
     return Copied(size, content.digest(), checksum.digest() if sha256 else b"")
 
 
-def _remove(path: bytes, status: os.stat_result) -> None:
-    """Removes a file that was taken, unless it was changed since it was found."""
+def _remove(path: bytes, known: tuple[int, int, int]) -> None:
+    """Removes a file that was taken, unless it is another or was changed since.
+
+    Args:
+        known: its inode, size and time of change in nanoseconds.
+    """
     try:
         now = os.lstat(path)
     except FileNotFoundError:
         return
-    same = (now.st_ino, now.st_size, now.st_mtime_ns) == (
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-    )
-    if same or stat.S_ISLNK(now.st_mode):
+    if (now.st_ino, now.st_size, now.st_mtime_ns) == known:
         fs.unlink(path)

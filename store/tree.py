@@ -33,7 +33,9 @@ NODE_LIMIT = 200_000
 RESERVED = "manifest.json"
 
 
-class File(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="f"):
+class File(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag="f"
+):
     """A regular file: `digest` is the BLAKE3 of its bytes, `size` counts them."""
 
     path: str
@@ -42,14 +44,18 @@ class File(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     executable: bool = False
 
 
-class Link(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="l"):
+class Link(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag="l"
+):
     """A symbolic link that stays inside its tree."""
 
     path: str
     target: str
 
 
-class Folder(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="d"):
+class Folder(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag="d"
+):
     """A folder; every folder of a tree but its root is listed."""
 
     path: str
@@ -92,6 +98,8 @@ def unquote(text: str) -> bytes:
     Raises:
         TreeError: a '%' that does not begin an escape, or an escape that was not needed.
     """
+    if "%" not in text and text.isprintable():
+        return text.encode()
     try:
         head, *rest = text.split("%")
         parts = [head.encode()]
@@ -174,6 +182,7 @@ def digest(nodes: Iterable[Node]) -> bytes:
     """
     folders = {b""}
     children: dict[bytes, dict[bytes, Node]] = {b"": {}}
+    siblings, last = children[b""], b""
     for count, node in enumerate(nodes, 1):
         if count > NODE_LIMIT:
             raise TreeError(f"the tree has more than {NODE_LIMIT:,} files, links and folders")
@@ -181,13 +190,15 @@ def digest(nodes: Iterable[Node]) -> bytes:
         check_path(path)
         parent, _, name = path.rpartition(b"/")
         check_name(name)
-        if isinstance(node, Folder):
+        if isinstance(node, File):
+            if not (0 <= node.size < 1 << 63 and is_id(node.digest)):
+                raise TreeError(f"{shown(node.path)} has a size or digest that no file has")
+        elif isinstance(node, Folder):
             folders.add(path)
-        elif isinstance(node, Link):
+        else:
             check_target(path, unquote(node.target))
-        elif not (0 <= node.size < 1 << 63 and is_id(node.digest)):
-            raise TreeError(f"{shown(node.path)} has a size or digest that no file has")
-        siblings = children.setdefault(parent, {})
+        if parent != last:
+            siblings, last = children.setdefault(parent, {}), parent
         if name in siblings:
             raise TreeError(f"{shown(node.path)} is in the tree twice")
         siblings[name] = node

@@ -6,6 +6,7 @@ is unsafe; its pieces are shared among threads, and where there is little to do 
 """
 
 import collections
+import gc
 import mmap
 import os
 import pickle
@@ -19,18 +20,17 @@ from typing import NoReturn
 from cvs.store.errors import StoreError
 from cvs.store.progress import Task
 
-#: Counts bytes as done. A piece calls it often: it is also how a worker is told to stop.
+#: Called by a piece often while it works; it is how a worker is told to stop.
 Advance = Callable[[int], None]
 
-#: Does one piece: its index, where its result goes, and what counts.
+#: Does one piece: its index, where its result goes, and what to call.
 Work = Callable[[int, memoryview, Advance], None]
 
-#: What a piece costs besides its bytes, in bytes: opening and closing takes as long as copying so
-#: many.
-PIECE = 100_000
+#: Pieces that are not worth a second process: the work of some ten milliseconds.
+SMALL = 200
 
-#: Work that is not worth a second process, in the same unit.
-SMALL = 48_000_000
+#: Pieces that a worker takes at once: few enough that none works long alone at the end.
+_BATCH = 64
 
 #: At most so many batches: their numbers must fit into a pipe that nobody reads yet.
 _BATCHES = 4096
@@ -50,15 +50,15 @@ def count_for(filesystem_is_local: bool) -> int:
     return min(8, len(os.sched_getaffinity(0))) if filesystem_is_local else 16
 
 
-def spread(work: Work, sizes: Sequence[int], width: int, *, workers: int, task: Task) -> memoryview:
+def spread(work: Work, count: int, width: int, *, workers: int, task: Task) -> memoryview:
     """Does all pieces of some work.
 
     Args:
         work: does one piece; called in other processes or threads, in any order.
-        sizes: bytes of each piece, for sharing evenly.
+        count: the number of pieces.
         width: bytes of one result.
         workers: how many at most.
-        task: is told of bytes that are done.
+        task: is told of pieces that are done.
 
     Returns:
         The results one after the other, `width` bytes each; zeros where a piece wrote none.
@@ -67,33 +67,22 @@ def spread(work: Work, sizes: Sequence[int], width: int, *, workers: int, task: 
         Whatever a piece raised first.
         StoreError: a worker was killed.
     """
-    cost = sum(sizes) + PIECE * len(sizes)
-    if workers < 2 or len(sizes) < 2 or cost < SMALL:
-        results = memoryview(bytearray(width * len(sizes)))
-        for index in range(len(sizes)):
-            work(index, results[index * width : (index + 1) * width], task.advance)
+    if workers < 2 or count < SMALL:
+        results = memoryview(bytearray(width * count))
+        for index in range(count):
+            work(index, results[index * width : (index + 1) * width], _go_on)
+            task.advance(1)
         return results
-    batches = _batches(sizes, cost // (workers * 16) + 1)
+    size = max(min(_BATCH, count // workers), count // _BATCHES + 1)
+    # Neighbours in a batch are near each other on disk as well.
+    batches = [range(start, min(start + size, count)) for start in range(0, count, size)]
     if threading.active_count() > 1:
-        return _in_threads(work, batches, len(sizes), width, workers, task)
-    return _in_processes(work, batches, len(sizes), width, workers, task)
+        return _in_threads(work, batches, count, width, workers, task)
+    return _in_processes(work, batches, count, width, workers, task)
 
 
-def _batches(sizes: Sequence[int], aim: int) -> list[range]:
-    """Runs of neighbouring pieces of about the same cost, the dearest first."""
-    aim = max(aim, sum(sizes) // _BATCHES + PIECE)
-    found: list[tuple[int, range]] = []
-    start, cost = 0, 0
-    for index, size in enumerate(sizes):
-        cost += size + PIECE
-        if cost >= aim:
-            found.append((cost, range(start, index + 1)))
-            start, cost = index + 1, 0
-    if start < len(sizes):
-        found.append((cost, range(start, len(sizes))))
-    # Stable: batches that cost the same stay in the order of the tree, near each other on disk.
-    found.sort(key=lambda item: -(item[0] // aim))
-    return [batch for _, batch in found]
+def _go_on(_: int) -> None:
+    """There is nobody who could tell this process to stop but a signal."""
 
 
 def _in_threads(
@@ -103,10 +92,9 @@ def _in_threads(
     waiting = collections.deque(batches)
     failed: list[BaseException] = []
 
-    def advance(amount: int) -> None:
+    def advance(_: int) -> None:
         if failed:
             raise _Stop
-        task.advance(amount)
 
     def run() -> None:
         try:
@@ -116,7 +104,9 @@ def _in_threads(
                 except IndexError:
                     return
                 for index in batch:
+                    advance(0)
                     work(index, results[index * width : (index + 1) * width], advance)
+                task.advance(len(batch))
         except _Stop:
             return
         except BaseException as error:
@@ -158,12 +148,12 @@ class _Shared:
         """Whether `stop` was called."""
         return bool(self._stop[0])
 
-    def count(self, worker: int, amount: int) -> None:
-        """Counts bytes of one worker."""
-        self._done[worker] += amount
+    def count(self, worker: int, pieces: int) -> None:
+        """Counts pieces that one worker has done."""
+        self._done[worker] += pieces
 
     def news(self) -> int:
-        """Bytes done since the last call, by all."""
+        """Pieces done since the last call, by all."""
         total = sum(self._done)
         fresh, self._told = total - self._told, total
         return fresh
@@ -247,14 +237,19 @@ def _work(
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-        def advance(amount: int) -> None:
+        # What was made before is shared memory as long as nobody touches it, as a collector does.
+        gc.disable()
+
+        def advance(_: int) -> None:
             if shared.stopped or os.getppid() != parent:
                 raise _Stop
-            shared.count(worker, amount)
 
         while said := os.read(numbers, _NUMBER.size):
-            for index in batches[_NUMBER.unpack(said)[0]]:
+            batch = batches[_NUMBER.unpack(said)[0]]
+            for index in batch:
+                advance(0)
                 work(index, shared.results[index * width : (index + 1) * width], advance)
+            shared.count(worker, len(batch))
         status = 0
     except _Stop:
         status = 0

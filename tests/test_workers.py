@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import struct
 import threading
 from collections.abc import Callable, Iterator
 
@@ -13,8 +14,8 @@ from cvs.store.errors import InputError, StoreError
 from cvs.store.progress import Task
 from cvs.store.workers import Advance, spread
 
-#: Enough to be shared.
-SIZES = [workers.SMALL // 50] * 100
+#: Pieces enough to be shared.
+COUNT = 2 * workers.SMALL
 
 
 class Counting(Task):
@@ -41,26 +42,23 @@ def kind(request: pytest.FixtureRequest) -> Iterator[str]:
     other.join()
 
 
-def numbers(index: int, slot: memoryview, advance: Advance) -> None:
-    advance(SIZES[index])
+def numbers(index: int, slot: memoryview, _: Advance) -> None:
     slot[:4] = (index + 1).to_bytes(4, "little")
     slot[4:] = os.getpid().to_bytes(4, "little")
 
 
 def run(work: workers.Work, count: int = 4, task: Task | None = None) -> memoryview:
-    return spread(work, SIZES, 8, workers=count, task=task or Task())
+    return spread(work, COUNT, 8, workers=count, task=task or Task())
 
 
 def test_every_piece_is_done_once(kind: str) -> None:
-    """Each result lies in its place, every byte is counted, and processes are used if they can."""
+    """Each result lies in its place and is counted; processes are used where that is safe."""
     task = Counting()
-    results = run(numbers, task=task)
+    rows = list(struct.iter_unpack("<II", run(numbers, task=task)))
 
-    assert [int.from_bytes(results[n * 8 : n * 8 + 4], "little") for n in range(100)] == list(
-        range(1, 101)
-    )
-    assert task.done == sum(SIZES)
-    makers = {int.from_bytes(results[n * 8 + 4 : n * 8 + 8], "little") for n in range(100)}
+    assert [number for number, _ in rows] == list(range(1, COUNT + 1))
+    assert task.done == COUNT
+    makers = {maker for _, maker in rows}
     assert (makers == {os.getpid()}) == (kind == "threads")
 
 
@@ -73,9 +71,9 @@ def test_one_worker_is_this_process(count: int) -> None:
 
 def test_little_work_is_done_here() -> None:
     """A second process costs more than a little work."""
-    results = spread(numbers, SIZES[:3], 8, workers=4, task=Task())
+    results = spread(numbers, workers.SMALL - 1, 8, workers=4, task=Task())
     assert int.from_bytes(results[4:8], "little") == os.getpid()
-    assert len(spread(numbers, [], 8, workers=4, task=Task())) == 0
+    assert len(spread(numbers, 0, 8, workers=4, task=Task())) == 0
 
 
 @pytest.mark.parametrize(
@@ -120,8 +118,7 @@ def test_ctrl_c_ends_all_workers() -> None:
 
     class Interrupted(Task):
         def advance(self, amount: int) -> None:
-            if amount:
-                raise KeyboardInterrupt
+            raise KeyboardInterrupt
 
     def endless(_index: int, _slot: memoryview, advance: Advance) -> None:
         while True:
@@ -158,15 +155,14 @@ def test_workers_end_with_their_parent() -> None:
     os.close(here)
 
 
-@pytest.mark.parametrize("sizes", [[0] * 100_000, [1 << 40, *[0] * 500], [5] * 3])
-def test_batches(sizes: list[int]) -> None:
-    """Every piece is in one batch; there are not more than a pipe holds; the dearest come first."""
-    aim = (sum(sizes) + workers.PIECE * len(sizes)) // 32 + 1
-    batches = workers._batches(sizes, aim)
+@pytest.mark.parametrize("count", [workers.SMALL, 4096 * 64 + 1, 5 * 4096 * 64])
+def test_any_number(count: int) -> None:
+    """Every piece is done, also where there are more than a pipe holds the numbers of."""
 
-    assert sorted(index for batch in batches for index in batch) == list(range(len(sizes)))
-    assert len(batches) <= 2 * workers._BATCHES
-    assert max(sizes) in (sizes[index] for index in batches[0])
+    def mark(_index: int, slot: memoryview, _: Advance) -> None:
+        slot[0] = 1
+
+    assert bytes(spread(mark, count, 1, workers=2, task=Task())) == b"\1" * count
 
 
 def test_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
