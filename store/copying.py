@@ -42,6 +42,12 @@ class Copied(NamedTuple):
     """32 bytes; empty if it was not wanted."""
 
 
+def of(data: bytes, sha256: bool) -> Copied:
+    """What is known of a file whose content is at hand."""
+    checksum = hashlib.sha256(data).digest() if sha256 else b""
+    return Copied(len(data), blake3(data).digest(), checksum)
+
+
 class _Hasher(Protocol):
     def update(self, data: memoryview, /) -> object: ...
 

@@ -7,15 +7,16 @@ there (EDQUOT on network file systems). A call that a signal interrupted is made
 that for files that are open, and a file system that is a process (FUSE) may say so of names too.
 """
 
-import contextlib
-import ctypes
 import errno
 import functools
 import os
 import re
 import stat
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    import ctypes
 
 Path = str | bytes
 P = ParamSpec("P")
@@ -172,8 +173,10 @@ def close(descriptor: int) -> None:
     Interrupted it has closed all the same; what must be kept is synced, which tells of its errors.
     """
     _observe("close", descriptor)
-    with contextlib.suppress(InterruptedError):
+    try:
         os.close(descriptor)
+    except InterruptedError:
+        return
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -249,13 +252,17 @@ def sync_all(descriptor: int, where: str) -> None:
 
 
 def _syncfs(descriptor: int, where: str) -> None:
+    import ctypes
+
     if _libc().syncfs(descriptor) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), where)
 
 
 @functools.cache
-def _libc() -> ctypes.CDLL:
+def _libc() -> "ctypes.CDLL":
+    import ctypes
+
     return ctypes.CDLL(None, use_errno=True)
 
 

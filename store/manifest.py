@@ -84,7 +84,7 @@ def identity(manifest: Manifest) -> EntryId:
     if isinstance(manifest, FileManifest):
         return EntryId(manifest.digest)
     if isinstance(manifest, TreeManifest):
-        return tree.tree_id(manifest.name, manifest.nodes)
+        return tree.tree_id(manifest.name, tree.digest(manifest.nodes))
     return tree.set_id(manifest.members)
 
 

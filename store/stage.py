@@ -112,6 +112,7 @@ class TreeWriter:
         self._stage = stage
         self._name = name
         self._root = os.fsencode(os.path.join(stage.folder, name))
+        self._encoding = tree.Encoding()
         self._nodes: list[tree.Node] = []
         self._folders: set[bytes] = {b""}
         self._links: list[tuple[bytes, bytes]] = []
@@ -125,6 +126,7 @@ class TreeWriter:
         if path in self._folders:
             return
         self.folder(_check_place(path))
+        self._encoding.folder(path)
         self._create(fs.mkdir, path)
         self._folders.add(path)
         self._nodes.append(tree.Folder(tree.quote(path)))
@@ -138,7 +140,7 @@ class TreeWriter:
                 fs.sync(descriptor)
         finally:
             fs.close(descriptor)
-        self._add(path, len(data), blake3(data).hexdigest(), executable)
+        self.taken(path, len(data), blake3(data).digest(), executable)
 
     def write_chunks(
         self, path: bytes, chunks: Iterable[bytes | memoryview], executable: bool = False
@@ -155,17 +157,18 @@ class TreeWriter:
                 fs.sync(descriptor)
         finally:
             fs.close(descriptor)
-        self._add(path, size, hasher.hexdigest(), executable)
+        self.taken(path, size, hasher.digest(), executable)
 
-    def taken(self, path: bytes, size: int, digest: str, executable: bool) -> None:
+    def taken(self, path: bytes, size: int, digest: bytes, executable: bool) -> None:
         """Adds a file that lies in its place already and was digested."""
-        _check_place(path)
-        self._add(path, size, digest, executable)
+        self._encoding.file(path, size, digest, executable)
+        self._nodes.append(tree.File(tree.quote(path), size, digest.hex(), executable))
+        self._size += size
 
     def link(self, path: bytes, target: bytes) -> None:
         """Adds a symbolic link, which must stay inside the tree."""
         self.folder(_check_place(path))
-        tree.check_target(path, target)
+        self._encoding.link(path, target)
         self._links.append((path, target))
         self._nodes.append(tree.Link(tree.quote(path), tree.quote(target)))
 
@@ -185,7 +188,8 @@ class TreeWriter:
             origin=origin,
             created=now(),
         )
-        return Staged(manifest.identity(document), document, self._stage)
+        entry = tree.tree_id(self._name, self._encoding.digest())
+        return Staged(entry, document, self._stage)
 
     def _open(self, path: bytes, executable: bool) -> int:
         parent = _check_place(path)
@@ -207,10 +211,6 @@ class TreeWriter:
         # Nobody else writes here: an answer was lost, and the client of a network asked once more.
         fs.remove_tree(os.fsdecode(place))
         return call(place)
-
-    def _add(self, path: bytes, size: int, digest: str, executable: bool) -> None:
-        self._nodes.append(tree.File(tree.quote(path), size, digest, executable))
-        self._size += size
 
 
 def _check_place(path: bytes) -> bytes:

@@ -6,7 +6,7 @@ size and digest or link target; no time, owner or other mode. Empty folders coun
 """
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import msgspec
 
@@ -172,72 +172,118 @@ def folded(name: bytes) -> bytes:
     return unicodedata.normalize("NFD", text.casefold()).encode("utf-8", "surrogateescape")
 
 
-def digest(nodes: Iterable[Node]) -> bytes:
-    """The digest of a tree's root folder, from its nodes in any order.
+class Encoding:
+    """The encoding of a tree as it is put together from its nodes, in any order.
+
+    Every method raises TreeError for what no tree has: a bad path, name, link or size, a path
+    given twice, too many nodes.
+    """
+
+    def __init__(self) -> None:
+        self._folders = {b""}
+        #: Folder → name → the child's encoding; that of a folder is made when all are known.
+        self._children: dict[bytes, dict[bytes, bytes | None]] = {b"": {}}
+        self._last = b""
+        self._siblings = self._children[b""]
+        self._count = 0
+
+    def folder(self, path: bytes) -> None:
+        """Adds a folder."""
+        self._put(path, None)
+        self._folders.add(path)
+
+    def file(self, path: bytes, size: int, digest: bytes, executable: bool) -> None:
+        """Adds a file; `digest` is the BLAKE3 of its bytes."""
+        if not (0 <= size < 1 << 63 and len(digest) == 32):
+            raise TreeError(f"{shown(quote(path))} has a size or digest that no file has")
+        kind = b"x" if executable else b"f"
+        name = path[path.rfind(b"/") + 1 :]
+        self._put(path, kind + _length(name) + name + size.to_bytes(8, "little") + digest)
+
+    def link(self, path: bytes, target: bytes) -> None:
+        """Adds a symbolic link."""
+        check_target(path, target)
+        name = path[path.rfind(b"/") + 1 :]
+        self._put(path, b"l" + _length(name) + name + _length(target) + target)
+
+    def _put(self, path: bytes, child: bytes | None) -> None:
+        parent, _, name = path.rpartition(b"/")
+        check_path(path)
+        check_name(name)
+        self._count += 1
+        if self._count > NODE_LIMIT:
+            raise TreeError(f"the tree has more than {NODE_LIMIT:,} files, links and folders")
+        if parent != self._last:
+            # Nodes come folder by folder, mostly.
+            self._siblings, self._last = self._children.setdefault(parent, {}), parent
+        if name in self._siblings:
+            raise TreeError(f"{shown(quote(path))} is in the tree twice")
+        self._siblings[name] = child
+
+    def digest(self) -> bytes:
+        """The digest of the root folder.
+
+        Raises:
+            TreeError: a missing folder, something below a file, two names in one folder that are
+                equal without case or in another normal form.
+        """
+        if astray := self._children.keys() - self._folders:
+            folder = min(astray)
+            path = folder + b"/" + min(self._children[folder])
+            raise TreeError(f"{shown(quote(path))} is in the tree, its folder is not")
+        return self._directory(b"")
+
+    def _directory(self, path: bytes) -> bytes:
+        parts: list[bytes] = []
+        seen: set[bytes] = set()
+        for name, child in sorted(self._children.get(path, {}).items()):
+            key = folded(name)
+            if key in seen:
+                raise TreeError(
+                    f"two names in {shown(quote(path) or 'the root')} differ in case or normal "
+                    f"form alone: {shown(quote(name))}"
+                )
+            seen.add(key)
+            if child is None:
+                below = path + b"/" + name if path else name
+                child = b"d" + _length(name) + name + self._directory(below)
+            parts.append(child)
+        return derive(DIRECTORY_CONTEXT, b"".join(parts))
+
+
+def _length(raw: bytes) -> bytes:
+    return len(raw).to_bytes(4, "little")
+
+
+def encode(nodes: Iterable[Node]) -> Encoding:
+    """The encoding of a tree whose nodes are known.
 
     Raises:
-        TreeError: a bad path, name, link, size or digest, a path given twice or below a file, a
-            missing folder, too many nodes, two names in one folder that are equal without case or
-            in another normal form.
+        TreeError: as `Encoding`; a path that is not quoted in its one form.
     """
-    folders = {b""}
-    children: dict[bytes, dict[bytes, Node]] = {b"": {}}
-    siblings, last = children[b""], b""
-    for count, node in enumerate(nodes, 1):
-        if count > NODE_LIMIT:
-            raise TreeError(f"the tree has more than {NODE_LIMIT:,} files, links and folders")
+    encoding = Encoding()
+    for node in nodes:
         path = unquote(node.path)
-        check_path(path)
-        parent, _, name = path.rpartition(b"/")
-        check_name(name)
         if isinstance(node, File):
-            if not (0 <= node.size < 1 << 63 and is_id(node.digest)):
+            if not is_id(node.digest):
                 raise TreeError(f"{shown(node.path)} has a size or digest that no file has")
-        elif isinstance(node, Folder):
-            folders.add(path)
-        else:
-            check_target(path, unquote(node.target))
-        if parent != last:
-            siblings, last = children.setdefault(parent, {}), parent
-        if name in siblings:
-            raise TreeError(f"{shown(node.path)} is in the tree twice")
-        siblings[name] = node
-    if astray := children.keys() - folders:
-        first = min(node.path for node in children[min(astray)].values())
-        raise TreeError(f"{shown(first)} is in the tree, its folder is not")
-    return _directory_digest(b"", children)
-
-
-def _directory_digest(path: bytes, children: Mapping[bytes, Mapping[bytes, Node]]) -> bytes:
-    encoding = bytearray()
-    seen: set[bytes] = set()
-    siblings = children.get(path, {})
-    for name in sorted(siblings):
-        key = folded(name)
-        if key in seen:
-            raise TreeError(
-                f"two names in {shown(quote(path) or 'the root')} differ in case or normal form "
-                f"alone: {shown(quote(name))}"
-            )
-        seen.add(key)
-        node = siblings[name]
-        head = len(name).to_bytes(4, "little") + name
-        if isinstance(node, File):
-            encoding += b"x" if node.executable else b"f"
-            encoding += head + node.size.to_bytes(8, "little") + bytes.fromhex(node.digest)
+            encoding.file(path, node.size, bytes.fromhex(node.digest), node.executable)
         elif isinstance(node, Link):
-            target = unquote(node.target)
-            encoding += b"l" + head + len(target).to_bytes(4, "little") + target
+            encoding.link(path, unquote(node.target))
         else:
-            below = path + b"/" + name if path else name
-            encoding += b"d" + head + _directory_digest(below, children)
-    return derive(DIRECTORY_CONTEXT, encoding)
+            encoding.folder(path)
+    return encoding
 
 
-def tree_id(name: str, nodes: Iterable[Node]) -> EntryId:
-    """The id of a tree entry: its name and its root's digest."""
+def digest(nodes: Iterable[Node]) -> bytes:
+    """The digest of a tree's root folder, from its nodes in any order. Raises as `encode`."""
+    return encode(nodes).digest()
+
+
+def tree_id(name: str, root: bytes) -> EntryId:
+    """The id of a tree entry: its name and the digest of its root folder."""
     raw = check_tree_name(name)
-    return EntryId(derive(TREE_CONTEXT, len(raw).to_bytes(4, "little"), raw, digest(nodes)).hex())
+    return EntryId(derive(TREE_CONTEXT, _length(raw), raw, root).hex())
 
 
 def set_id(members: Iterable[EntryId]) -> EntryId:
