@@ -456,7 +456,9 @@ def test_other_layout(realized: World, text: bytes, message: str) -> None:
         ["rollback", "demo"],
         ["delete", "demo"],
         ["store", "ls"],
+        ["store", "du"],
         ["exec", "demo", "--", "true"],
+        ["shell", "demo", "--", "-c", "true"],
     )
     for command in commands:
         done = realized.cvs(*command)

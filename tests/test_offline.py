@@ -189,8 +189,11 @@ def test_commands_that_never_ask(served: World) -> None:
         ["history", "demo"],
         ["rollback", "demo"],
         ["store", "verify"],
+        ["store", "du"],
+        ["doctor"],
         ["clone", "demo", "twin"],
         ["exec", "demo", "--", "true"],
+        ["shell", "demo", "--", "-c", "true"],
         ["delete", "demo"],
     ):
         assert served.cvs(*command).code == 0, command

@@ -17,6 +17,7 @@ from cvs.settings import Settings
 from cvs.store.entries import Store
 from cvs.store.errors import CvsError, InputError
 from cvs.store.progress import Progress
+from cvs.store.units import size as size
 from cvs.store.volume import Volume
 
 #: Exit code after Ctrl-C and after SIGTERM, as shells have them.
@@ -192,18 +193,6 @@ def _report(error: CvsError, as_json: bool) -> int:
 
 def _on_terminate(_number: int, _frame: FrameType | None) -> None:
     sys.exit(TERMINATED)
-
-
-def size(count: int | None) -> str:
-    """A number of bytes for people: `1.4 GB`; `?` if unknown."""
-    if count is None:
-        return "?"
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -27,6 +27,7 @@ COMMANDS = {
     "clone": "copy a spec under a new name",
     "delete": "remove a version's generations and lock",
     "store": "look at, compare, measure and verify the entries of the store",
+    "doctor": "whether the volume, the seal and the tools are as they should be",
     "demo": "the whole way on a small example, offline",
 }
 
