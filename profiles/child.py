@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import functools
 import os
 import signal
 import subprocess
@@ -48,32 +47,38 @@ def run(
     Raises:
         InputError: there is no such command, or it cannot be run.
     """
-    try:
-        child = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=dict(variables),
-            preexec_fn=functools.partial(settle, seal, ending),
-        )
-    except FileNotFoundError:
-        raise InputError(f"there is no command {command[0]!r}") from None
-    except OSError as error:
-        raise InputError(f"{command[0]} cannot be run: {error.strerror}") from None
-    except subprocess.SubprocessError as error:
-        raise InputError(f"{command[0]} cannot be run: {error}") from None
+    asked: list[int] = []
+    child: subprocess.Popen[bytes] | None = None
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        child.send_signal(ending if number == signal.SIGTERM else number)
+        if child is None:
+            asked.append(number)
+        else:
+            child.send_signal(ending if number == signal.SIGTERM else number)
 
-    # Only now: what is ignored here before would be ignored by the child.
-    with _handling(
-        {
-            signal.SIGINT: signal.SIG_IGN,
-            signal.SIGQUIT: signal.SIG_IGN,
-            signal.SIGTERM: pass_on,
-            signal.SIGHUP: pass_on,
-        }
-    ):
+    def begin() -> None:
+        for number in ours:
+            # A handler of this process ends with it; what it ignores, its children ignore.
+            signal.signal(number, signal.SIG_DFL)
+        settle(seal, ending)
+
+    handlers: dict[int, _Handler] = {
+        signal.SIGINT: signal.SIG_IGN,
+        signal.SIGQUIT: signal.SIG_IGN,
+        signal.SIGTERM: pass_on,
+        signal.SIGHUP: pass_on,
+    }
+    with _handling(handlers) as ours:
+        try:
+            child = subprocess.Popen(command, cwd=folder, env=dict(variables), preexec_fn=begin)
+        except FileNotFoundError:
+            raise InputError(f"there is no command {command[0]!r}") from None
+        except OSError as error:
+            raise InputError(f"{command[0]} cannot be run: {error.strerror}") from None
+        except subprocess.SubprocessError as error:
+            raise InputError(f"{command[0]} cannot be run: {error}") from None
+        for number in asked:
+            pass_on(number, None)
         code = _wait(child)
     return code if code >= 0 else 128 - code
 
@@ -85,22 +90,25 @@ def _wait(child: "subprocess.Popen[bytes]") -> int:
             # Popen is not asked: it does not tell of a child that stops.
             child.returncode = os.waitstatus_to_exitcode(status)
             return child.returncode
-        # A shell that suspends itself: whoever started this process waits for it to stop too.
-        os.kill(os.getpid(), signal.SIGSTOP)
-        child.send_signal(signal.SIGCONT)
+        # A shell that suspends itself, in a process group of its own: whoever started this process
+        # waits for it to stop too. In one group a Ctrl-Z is for both, as is what ends it.
+        if os.getpgid(child.pid) != os.getpgrp():
+            os.kill(os.getpid(), signal.SIGSTOP)
+            child.send_signal(signal.SIGCONT)
 
 
 @contextlib.contextmanager
-def _handling(handlers: Mapping[int, _Handler]) -> Iterator[None]:
-    """Handles signals otherwise for a while, but for those that are ignored (as by nohup)."""
+def _handling(handlers: Mapping[int, _Handler]) -> Iterator[tuple[int, ...]]:
+    """Handles signals otherwise for a while, but for those that are ignored (as by nohup).
+
+    Gives the numbers of those that it handles.
+    """
     before = {number: signal.getsignal(number) for number in handlers}
-    chosen = {
-        number: handler for number, handler in handlers.items() if before[number] != signal.SIG_IGN
-    }
+    ours = tuple(number for number in handlers if before[number] != signal.SIG_IGN)
     try:
-        for number, handler in chosen.items():
-            signal.signal(number, handler)
-        yield
+        for number in ours:
+            signal.signal(number, handlers[number])
+        yield ours
     finally:
-        for number in chosen:
+        for number in ours:
             signal.signal(number, before[number])
