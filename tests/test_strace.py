@@ -1,0 +1,375 @@
+"""System calls of the real command line that fail, or in which it is killed, one after another.
+
+`strace` injects them, so nothing is left out that does not go through `store/fs.py`. A point is the
+n-th call of a kind, as strace counts them: of every thread and process by itself.
+"""
+
+import itertools
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from faults import assert_whole, leftovers
+from world import PATIENCE, Done, Material, World
+
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(7200)]
+pytest_plugins = ["world_fixtures"]
+
+#: The calls that change a file system; of `openat` only what creates counts, of `close` only what
+#: was written.
+CALLS = (
+    *("openat", "write", "pwrite64", "writev", "ftruncate", "copy_file_range", "sendfile"),
+    *("fsync", "fdatasync", "syncfs", "close", "rename", "renameat", "renameat2"),
+    *("mkdir", "mkdirat", "symlink", "symlinkat", "link", "linkat", "unlink", "unlinkat", "rmdir"),
+    *("chmod", "fchmod", "fchmodat", "utimensat"),
+)
+
+ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EINTR")
+
+#: What fails in these is swept later, and the work goes on.
+CLEANING = ("unlink", "unlinkat", "rmdir")
+
+_CALL = re.compile(r"(\w+)\(")
+_CREATED = re.compile(r'openat\(.*?, "(.*?)", [A-Z_|]*O_CREAT')
+_CLOSED = re.compile(r"close\(\d+<(.*)>\)")
+
+
+class Point(NamedTuple):
+    """Where something goes wrong: the n-th call of a kind, from 1."""
+
+    call: str
+    number: int
+
+
+class Run(NamedTuple):
+    """A command that was traced."""
+
+    done: Done
+    threads: list[list[str]]
+    """Of every thread and process, its calls in their order."""
+
+
+class Command(NamedTuple):
+    """A command of which something goes wrong."""
+
+    arguments: Callable[[World], list[str]]
+    """What is run."""
+    template: str
+    """What it begins with: `before` or `after` the update."""
+    has_worked: Callable[[World], bool]
+    """Whether what it does is done."""
+
+
+#: Adds what its arguments say to a volume.
+ADD = """
+import sys
+from cvs.store.entries import Store
+from cvs.store.errors import CvsError
+from cvs.store.ingest import add_path
+from cvs.store.volume import Volume
+
+try:
+    volume = Volume(sys.argv[1])
+    volume.prepare()
+    for path in sys.argv[2:]:
+        add_path(Store(volume), path)
+except (CvsError, OSError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+"""
+
+
+def cvs(*arguments: str) -> list[str]:
+    """The real command line."""
+    return [sys.executable, "-m", "cvs", *arguments]
+
+
+COMMANDS = {
+    "add": Command(
+        lambda world: [sys.executable, "-c", ADD, str(world.cache), *added(world)],
+        "after",
+        lambda world: len(list(world.store.ids())) == 9,
+    ),
+    "realize": Command(
+        lambda world: cvs("realize", "demo", *world.local),
+        "before",
+        lambda world: world.profile().current() == 2 and version_of(world.home) == 2,
+    ),
+    "rollback": Command(
+        lambda world: cvs("rollback", "demo", "1"),
+        "after",
+        lambda world: world.profile().current() == 1,
+    ),
+    "delete": Command(
+        lambda world: cvs("delete", "demo"),
+        "after",
+        lambda world: not world.profile().exists() and not world.home.is_symlink(),
+    ),
+}
+
+
+def added(world: World) -> list[str]:
+    """A file and a folder that are added."""
+    return [str(world.folder / "sources" / name) for name in ("weights", "node")]
+
+
+def version_of(view: Path) -> int:
+    """Which of its two versions the node of a view is."""
+    text = (view / "custom_nodes" / "demo-node" / "__init__.py").read_text()
+    return int(next(line for line in text.splitlines() if line.startswith("VERSION"))[-2])
+
+
+class Bench:
+    """A world that is put back as it was before every run."""
+
+    def __init__(self, folder: Path, material: Material, known: dict[str, list[Point]]) -> None:
+        self._known = known
+        (folder / "world").mkdir()
+        self.world = world = World(folder / "world", material)
+        # What Python writes for itself would be counted as well, at the first run only.
+        world.environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+        self._folder = folder
+        self._make_sources()
+        world.spec()
+        world.realize()
+        world.spec(
+            custom_nodes=[world.node(material.v2, writable=True)],
+            models=[
+                {"source": str(world.model), "target_path": "checkpoints/demo.safetensors"},
+                {"source": str(world.model.with_name("other")), "target_path": "vae/other"},
+            ],
+        )
+        # An environment is made anew, as on a new machine.
+        shutil.rmtree(world.local_root)
+        self._save("before")
+        world.realize()
+        self._save("after")
+
+    def _make_sources(self) -> None:
+        weights, node = map(Path, added(self.world))
+        # Large enough to be copied inside the kernel.
+        weights.write_bytes(os.urandom(9 << 20))
+        weights.with_name("other").write_bytes(b"another model")
+        (node / "lib" / "empty").mkdir(parents=True)
+        (node / "lib" / "data").write_bytes(os.urandom(5_000))
+        (node / "run").write_bytes(b"#!/bin/sh\n")
+        (node / "run").chmod(0o755)
+        (node / "lib" / "up").symlink_to("../run")
+
+    def _save(self, template: str) -> None:
+        subprocess.run(["cp", "-a", self.world.folder, self._folder / template], check=True)
+
+    def restore(self, command: Command) -> None:
+        """Puts everything back as it is before a command."""
+        shutil.rmtree(self.world.folder)
+        source = self._folder / command.template
+        subprocess.run(["cp", "-a", source, self.world.folder], check=True)
+
+    def trace(self, command: Command, *options: str) -> Run:
+        """Runs a command under strace."""
+        world = self.world
+        logs = self._folder / "logs"
+        shutil.rmtree(logs, ignore_errors=True)
+        logs.mkdir()
+        strace = ["strace", "-ff", "-qq", "-y", "-s", "4096"]
+        if not any(":signal=" in option for option in options):
+            # Much quicker, but then strace sends no signals.
+            strace.append("--seccomp-bpf")
+        with subprocess.Popen(
+            [*strace, "-o", str(logs / "log"), *options, *command.arguments(world)],
+            cwd=world.folder,
+            env=world.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        ) as process:
+            try:
+                # strace ends when all has that the command started.
+                out, err = process.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        paths = sorted(logs.iterdir(), key=lambda path: int(path.suffix[1:]))
+        threads = [path.read_text(errors="replace").splitlines() for path in paths]
+        return Run(Done(process.returncode, out, err), threads)
+
+    def points(self, name: str) -> list[Point]:
+        """The points of a command, which are the same in every world."""
+        if name not in self._known:
+            self._known[name] = self._points(COMMANDS[name])
+        return self._known[name]
+
+    def _points(self, command: Command) -> list[Point]:
+        """The points at which a command changes the world, whichever thread gets there.
+
+        Every thread that comes to its n-th call of a kind meets its fate there: only points count
+        at which all of them change the world.
+        """
+        self.restore(command)
+        # Leaves the bytecode of every module: reading it takes other calls than compiling it.
+        written = {**self.world.environment, "PYTHONDONTWRITEBYTECODE": ""}
+        arguments = command.arguments(self.world)
+        subprocess.run(arguments, check=True, env=written, stdout=subprocess.DEVNULL)
+        self.restore(command)
+        run = self.trace(command, "-e", f"trace={','.join(CALLS)}")
+        assert run.done.code == 0, run.done
+        assert command.has_worked(self.world)
+        changes: dict[Point, bool] = {}
+        for thread in run.threads:
+            count: dict[str, int] = defaultdict(int)
+            created: set[str] = set()
+            for line in thread:
+                if not (found := _CALL.match(line)):
+                    continue
+                call = found[1]
+                count[call] += 1
+                point = Point(call, count[call])
+                changes[point] = changes.get(point, True) and self.is_change(line, created)
+        return [point for point, is_change in changes.items() if is_change]
+
+    def is_change(self, line: str, created: set[str]) -> bool:
+        """Whether a call changes the world; takes note of what it creates."""
+        if f"{self.world.folder}/" not in line:
+            return False
+        if made := _CREATED.match(line):
+            created.add(made[1])
+        if line.startswith("close"):
+            closed = _CLOSED.match(line)
+            return closed is not None and closed[1] in created
+        return made is not None or not line.startswith("openat")
+
+    def was_hit(self, run: Run) -> bool:
+        """Whether every error was one of a change of the world, and there was one: counts differ
+        by a few from run to run."""
+        hits = []
+        for thread in run.threads:
+            created: set[str] = set()
+            for line in thread:
+                is_change = self.is_change(line, created)
+                if line.endswith("(INJECTED)"):
+                    hits.append(is_change)
+        return bool(hits) and all(hits)
+
+    def check(self, command: Command) -> None:
+        """No half entry has a name, and what is in use works."""
+        world, profile = self.world, self.world.profile()
+        assert_whole(world.store)
+        current = profile.current()
+        if current is None:
+            assert command is COMMANDS["delete"]
+            return
+        for number in profile.numbers():
+            assert all(map(world.store.has, profile.record(number).entries))
+        view = Path(profile.view(current))
+        assert (view / "main.py").stat().st_size > 0
+        assert version_of(view) == current
+        assert (view / "models" / "checkpoints" / "demo.safetensors").is_file()
+        assert (view / "input" / "example.png").stat().st_size > 0
+
+    def go_on(self, command: Command) -> None:
+        """The next run ends well and leaves nothing in tmp/."""
+        arguments = command.arguments(self.world)
+        if arguments[1:3] == ["-m", "cvs"]:
+            done = self.world.cvs(*arguments[3:])
+            # What is deleted already cannot be again.
+            assert done.code == 0 or "there is nothing of 'demo' to delete" in done.err, done
+        else:
+            subprocess.run(arguments, check=True, env=self.world.environment)
+        assert command.has_worked(self.world)
+        self.check(command)
+        assert leftovers(self.world.volume) == []
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, list[Point]]:
+    """The points that were found already, by command."""
+    return {}
+
+
+@pytest.fixture
+def bench(memory: Path, the_material: Material, known: dict[str, list[Point]]) -> Bench:
+    """A bench in memory."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace not found")
+    probe = ["strace", "-f", "-o", os.devnull, "-e", "trace=none", "true"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("tracing is not permitted here")
+    return Bench(memory, the_material, known)
+
+
+def some(points: list[Point], count: int | None) -> list[Point]:
+    """So many of the points, spread over all of them; without a count all."""
+    if count is None or count >= len(points):
+        return points
+    return [points[index * len(points) // count] for index in range(count)]
+
+
+#: How many points of a command are tried where not all are.
+FEW = {"add": 6, "realize": 4, "rollback": 6, "delete": 4}
+
+
+def test_killed(bench: Bench, nightly: bool) -> None:
+    """Killed in any call: no half entry has a name, what is in use works, the next run succeeds."""
+    missed = tried = 0
+    for name, command in COMMANDS.items():
+        for point in some(bench.points(name), None if nightly else FEW[name]):
+            bench.restore(command)
+            inject = f"inject={point.call}:signal=KILL:when={point.number}"
+            run = bench.trace(command, "-e", f"trace={point.call}", "-e", inject)
+            assert run.done.code in (0, -signal.SIGKILL), (point, run.done)
+            tried += 1
+            missed += run.done.code == 0
+            bench.check(command)
+            if nightly or tried % 2:
+                bench.go_on(command)
+    assert missed <= tried // 4
+
+
+def test_refused(bench: Bench, nightly: bool) -> None:
+    """An error in any call is one sentence and exit code 2, unless it is one that may be tried
+    again or only keeps leftovers from being removed; the next run succeeds."""
+    missed = tried = 0
+    errors = itertools.cycle(ERRORS)
+    for name, command in COMMANDS.items():
+        for point in some(bench.points(name), None if nightly else FEW[name]):
+            # A realize takes a second, and has more points than all others.
+            for error in itertools.islice(errors, 4 if nightly and name != "realize" else 1):
+                bench.restore(command)
+                inject = f"inject={point.call}:error={error}:when={point.number}"
+                run = bench.trace(command, "-e", f"trace=openat,{point.call}", "-e", inject)
+                tried += 1
+                if bench.was_hit(run):
+                    judge(bench, command, point, error, run.done)
+                else:
+                    missed += 1
+                bench.check(command)
+                if nightly or tried % 2:
+                    bench.go_on(command)
+    assert missed <= tried // 4
+
+
+def judge(bench: Bench, command: Command, point: Point, error: str, done: Done) -> None:
+    """What a command may say after an error in its own files."""
+    what = (point, error, done)
+    if done.code == 0:
+        assert error == "EINTR" or point.call in CLEANING, what
+        assert command.has_worked(bench.world), what
+        return
+    assert done.code == 2, what
+    said = [line for line in done.err.splitlines() if not line.startswith("hint: ")]
+    assert len(said) == 1, what
+    assert said[0].startswith("error: "), what
+    if point.call not in CLEANING:
+        assert leftovers(bench.world.volume) == [], what
+        assert bench.world.leases() == [], what
