@@ -1,7 +1,8 @@
 """Manifests: what an entry consists of, as `manifest.json` inside it says (docs/format.md).
 
 A manifest answers size, list, diff and verify without touching the content. Its identity part
-decides the entry's id; `origin` and `created` are advice that honest writers may differ in.
+decides the entry's id; `origin` and `created` are advice that honest writers may differ in. The
+check at its end, which older manifests do not have, covers both.
 """
 
 import re
@@ -10,7 +11,7 @@ from typing import Annotated
 import msgspec
 
 from cvs.store import tree
-from cvs.store.digest import LENGTH, EntryId, is_id
+from cvs.store.digest import LENGTH, EntryId, derive, is_id
 from cvs.store.errors import SHOWN, IntegrityError, shown
 
 #: The version of the format that this code writes, and the newest it reads.
@@ -23,6 +24,12 @@ SIZE_LIMIT = 32 << 20
 
 #: A text of JSON, in which brackets mean nothing.
 _TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+
+#: How a manifest ends: a digest over all before, for what the id does not cover.
+CHECK_CONTEXT = "cvs 2026 manifest v1"
+_CHECK = b',"check":"%s"}\n'
+_CHECKED = re.compile(rb',"check":"([0-9a-f]{64})"\}\n\Z')
+_CHECK_LENGTH = len(_CHECK) + LENGTH
 
 #: How the file of a file entry may be called; the manifest of another writer may come from afar.
 _CONTENT = re.compile(r"content(\.[a-z0-9]{1,16})?", re.ASCII)
@@ -89,12 +96,13 @@ def identity(manifest: Manifest) -> EntryId:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The bytes of `manifest.json`: JSON on one line and a final newline.
+    """The bytes of `manifest.json`: JSON on one line with its check, and a final newline.
 
     Raises:
         TreeError: its names make it larger than any reader takes.
     """
-    data = msgspec.json.encode(manifest) + b"\n"
+    body = msgspec.json.encode(manifest)[:-1]
+    data = body + _CHECK % _check(body)
     if len(data) > SIZE_LIMIT:
         raise tree.TreeError(f"the entry's manifest would be larger than {SIZE_LIMIT >> 20} MiB")
     return data
@@ -109,6 +117,11 @@ def decode(data: bytes, where: str) -> Manifest:
     """
     if fault := _excess(data):
         raise IntegrityError(f"{where} is not a manifest: {fault}")
+    if found := _CHECKED.search(data, max(0, len(data) - _CHECK_LENGTH)):
+        body = data[: found.start()]
+        if found[1] != _check(body):
+            raise IntegrityError(f"{where} is not a manifest: it was changed after it was written")
+        data = body + b"}"
     try:
         manifest = _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -121,6 +134,10 @@ def decode(data: bytes, where: str) -> Manifest:
     if fault := _fault(manifest):
         raise IntegrityError(f"{where} is not a manifest: {fault}")
     return manifest
+
+
+def _check(body: bytes) -> bytes:
+    return derive(CHECK_CONTEXT, body).hex().encode()
 
 
 def _excess(data: bytes) -> str | None:

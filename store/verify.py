@@ -1,18 +1,24 @@
 """Verifying an entry: its content against its manifest, its manifest against its name."""
 
-import hashlib
+import contextlib
 import os
 import stat
+import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from blake3 import blake3
-
-from cvs.store import fs, manifest, tree
+from cvs.store import hashing, manifest, tree, workers
 from cvs.store.digest import EntryId
-from cvs.store.entries import Store, content_path
+from cvs.store.entries import content_path
 from cvs.store.errors import EntryMissing, IntegrityError
-from cvs.store.ingest import chunks
+from cvs.store.progress import SILENT, Task
+from cvs.store.workers import Advance
+
+if TYPE_CHECKING:
+    from cvs.store.entries import Store
+
+#: What is learned of a file: whether its bytes are right, and its mode.
+_RESULT = struct.Struct("<?I")
 
 
 class Damage(NamedTuple):
@@ -24,12 +30,15 @@ class Damage(NamedTuple):
     what: str
 
 
-def verify(store: Store, entry: EntryId) -> Iterator[Damage]:
-    """Finds every changed, missing, extra, truncated or relinked file of one entry.
+def verify(store: "Store", entry: EntryId, task: Task | None = None) -> Iterator[Damage]:
+    """Finds every changed, missing, extra, truncated, renamed, relinked or mode-changed file.
 
-    The executable bit is compared where the file system keeps modes; a volume that ignores
-    chmod shows every file alike, and nothing is learned from it there. A file's SHA-256 is
-    compared too: others find the entry by it.
+    Modes are compared where the file system keeps them. A volume that ignores chmod shows every
+    file alike, and nothing is learned from it there. A file's SHA-256 is covered by the check of
+    the manifest that it stands in.
+
+    Args:
+        task: told of files that were read, of one whose size says that it is large of its bytes.
 
     Raises:
         EntryMissing: the entry is not there.
@@ -41,137 +50,281 @@ def verify(store: Store, entry: EntryId) -> Iterator[Damage]:
         return
     try:
         document = store.manifest(entry)
-        if manifest.identity(document) != entry:
-            yield Damage(entry, manifest.NAME, "does not belong to an entry of this name")
-            return
     except EntryMissing:
         if not os.path.lexists(path):
             raise
         yield Damage(entry, manifest.NAME, "is missing")
         return
-    except (IntegrityError, tree.TreeError) as error:
+    except IntegrityError as error:
         yield Damage(entry, manifest.NAME, error.message)
         return
     except OSError as error:
         yield Damage(entry, manifest.NAME, error.strerror or str(error))
         return
-    expected = {manifest.NAME}
-    if not isinstance(document, manifest.SetManifest):
-        name = content_path(entry, document).partition("/")[2]
-        expected.add(name)
-    try:
-        found = set(os.listdir(path))
-    except FileNotFoundError:
-        raise EntryMissing(f"the store has no entry {entry}") from None
-    for extra in sorted(found - expected):
-        yield Damage(entry, tree.quote(os.fsencode(extra)), "is not part of the entry")
-    if isinstance(document, manifest.FileManifest):
-        file = tree.File(document.content, document.size, document.digest)
-        content = os.fsencode(os.path.join(path, document.content))
-        yield from _verify_file(entry, content, file, check_mode=False, sha256=document.sha256)
-    elif isinstance(document, manifest.TreeManifest):
-        yield from _verify_tree(store, entry, document)
+    found = _Verification(store, entry, document, task or SILENT.task("")).run()
+    if not os.path.lexists(path):
+        raise EntryMissing(f"the store has no entry {entry}")
+    yield from found
 
 
-def _verify_tree(store: Store, entry: EntryId, document: manifest.TreeManifest) -> Iterator[Damage]:
-    root = os.fsencode(os.path.join(store.path(entry), document.name))
-    expected = {tree.unquote(node.path): node for node in document.nodes}
-    shown_root = tree.quote(document.name.encode())
-    if not stat.S_ISDIR(_mode(root)):
-        yield Damage(entry, shown_root, "is missing or not a folder")
-        return
-    found, unreadable = _walk(root)
-    # A file system that ignores chmod shows all files as executable, or none.
-    bits = {executable for kind, executable in found.values() if kind == "f"}
-    check_mode = len(bits) == 2 or store.volume.filesystem in fs.SYNCFS_TYPES
-    prefix = shown_root + "/"
-    for folder, what in unreadable.items():
-        yield Damage(entry, prefix + tree.quote(folder), f"cannot be read: {what}")
-    for path in sorted(found.keys() - expected.keys()):
-        yield Damage(entry, prefix + tree.quote(path), "is not part of the entry")
-    for path, node in sorted(expected.items()):
-        shown = prefix + node.path
-        here = found.get(path)
-        if here is None:
-            if not path.startswith(tuple(unreadable)):
-                yield Damage(entry, shown, "is missing")
-        elif isinstance(node, tree.Folder):
-            if here[0] != "d":
-                yield Damage(entry, shown, "is not a folder")
-        elif isinstance(node, tree.Link):
-            if here[0] != "l":
-                yield Damage(entry, shown, "is not a link")
-            elif os.readlink(root + b"/" + path) != tree.unquote(node.target):
-                yield Damage(entry, shown, "leads elsewhere")
-        elif here[0] != "f":
-            yield Damage(entry, shown, "is not a file")
+class _Verification:
+    """The verifying of one entry whose manifest can be read."""
+
+    def __init__(
+        self, store: "Store", entry: EntryId, document: manifest.Manifest, task: Task
+    ) -> None:
+        self._entry = entry
+        self._document = document
+        self._task = task
+        self._folder = os.fsencode(store.path(entry))
+        self._keeps_modes = store.volume.syncs_at_once
+        self._is_local = store.volume.syncs_at_once
+        self._damages: list[Damage] = []
+
+    def run(self) -> list[Damage]:
+        """What was found, the manifest alone if it is not that of an entry of this name."""
+        document, expected = self._document, {manifest.NAME}
+        if isinstance(document, manifest.SetManifest):
+            trouble = self._identity()
         else:
-            for damage in _verify_file(entry, root + b"/" + path, node, check_mode=check_mode):
-                yield damage._replace(path=shown)
+            name = content_path(self._entry, document).partition("/")[2]
+            expected.add(name)
+            if isinstance(document, manifest.FileManifest):
+                trouble = self._identity()
+                if not trouble:
+                    self._file(os.fsencode(name), document)
+            else:
+                trouble = _Tree(self, os.fsencode(name), document).run()
+        if trouble:
+            return [Damage(self._entry, manifest.NAME, trouble)]
+        self._around(expected)
+        return sorted(self._damages, key=lambda damage: damage.path)
+
+    def _identity(self) -> str | None:
+        """What is wrong with the manifest as a whole."""
+        try:
+            if manifest.identity(self._document) == self._entry:
+                return None
+        except tree.TreeError as error:
+            return error.message
+        return "does not belong to an entry of this name"
+
+    def _around(self, expected: set[str]) -> None:
+        """Judges the entry's folder and the manifest's own mode."""
+        try:
+            found = set(os.listdir(self._folder.decode(errors="surrogateescape")))
+        except FileNotFoundError:
+            return
+        for extra in sorted(found - expected):
+            self.tell(os.fsencode(extra), "is not part of the entry")
+        self.judge_folder(b"", self._folder)
+        self.judge_file(manifest.NAME.encode(), _mode(self._folder + b"/" + _MANIFEST), False)
+
+    def _file(self, name: bytes, document: manifest.FileManifest) -> None:
+        node = tree.File(tree.quote(name), document.size, document.digest)
+        fault = _fault(self._folder + b"/" + name, node, self._is_local, self._task)
+        if fault:
+            self.tell(name, fault)
+        else:
+            self.judge_file(name, _mode(self._folder + b"/" + name), False)
+
+    def tell(self, path: bytes, what: str) -> None:
+        """Notes damage."""
+        self._damages.append(Damage(self._entry, tree.quote(path) or ".", what))
+
+    def judge_file(self, path: bytes, mode: int, executable: bool) -> None:
+        """Compares a file's mode, where modes are kept."""
+        wanted = 0o555 if executable else 0o444
+        if not self._keeps_modes or not stat.S_ISREG(mode):
+            return
+        bits = stat.S_IMODE(mode)
+        if bits & stat.S_IXUSR != wanted & stat.S_IXUSR:
+            self.tell(path, "lost or gained its executable bit")
+        elif bits & ~wanted or bits & stat.S_IRWXU != wanted & stat.S_IRWXU:
+            # A umask may have taken from group and others; nothing gives them more.
+            self.tell(path, f"has mode {bits:o} instead of {wanted:o}")
+
+    def judge_folder(self, path: bytes, place: bytes) -> None:
+        """Compares a folder's mode, where modes are kept. The group bit is inherited."""
+        if not self._keeps_modes:
+            return
+        mode = _mode(place)
+        bits = stat.S_IMODE(mode) & ~stat.S_ISGID
+        if stat.S_ISDIR(mode) and (bits & ~0o755 or bits & stat.S_IRWXU != stat.S_IRWXU):
+            self.tell(path, f"has mode {bits:o} instead of 755")
 
 
-def _verify_file(
-    entry: EntryId, path: bytes, node: tree.File, *, check_mode: bool, sha256: str | None = None
-) -> Iterator[Damage]:
+class _Tree:
+    """The verifying of a tree: workers read its files while its folders are listed here."""
+
+    def __init__(self, owner: _Verification, name: bytes, document: manifest.TreeManifest) -> None:
+        self._owner = owner
+        self._name = name
+        self._root = owner._folder + b"/" + name
+        self._nodes = document.nodes
+        self._files = [node for node in document.nodes if isinstance(node, tree.File)]
+        self._paths = [tree.unquote(node.path) for node in self._files]
+        self._kinds: dict[bytes, str] = {}
+        self._unreadable: dict[bytes, str] = {}
+        self._trouble: str | None = None
+
+    def run(self) -> str | None:
+        """Tells of all damage; returns what is wrong with the manifest as a whole, if that is."""
+        owner = self._owner
+        if not stat.S_ISDIR(_mode(self._root)):
+            trouble = owner._identity()
+            owner.tell(self._name, "is missing or not a folder")
+            return trouble
+        results = workers.spread(
+            self._read,
+            len(self._files),
+            _RESULT.size,
+            workers=workers.count_for(owner._is_local),
+            task=owner._task,
+            meanwhile=self._look,
+        )
+        if self._trouble:
+            return self._trouble
+        rows = list(_RESULT.iter_unpack(results))
+        # A file system that ignores chmod shows all files as executable, or none.
+        bits = {bool(mode & stat.S_IXUSR) for _, mode in rows if mode}
+        for folder, what in sorted(self._unreadable.items()):
+            owner.tell(self._shown(folder), f"cannot be read: {what}")
+        expected = {tree.unquote(node.path) for node in self._nodes}
+        for path in sorted(self._kinds.keys() - expected):
+            owner.tell(self._shown(path), "is not part of the entry")
+        self._judge_others()
+        for node, path, (sound, mode) in zip(self._files, self._paths, rows, strict=True):
+            if not sound or self._kinds.get(path) != "file":
+                # Also what was read by way of a link where a folder belongs.
+                self._judge(node, path)
+            elif owner._keeps_modes:
+                owner.judge_file(self._shown(path), mode, node.executable)
+            elif len(bits) == 2 and bool(mode & stat.S_IXUSR) != node.executable:
+                owner.tell(self._shown(path), "lost or gained its executable bit")
+        return None
+
+    def _shown(self, path: bytes) -> bytes:
+        return self._name + b"/" + path
+
+    def _read(self, index: int, slot: memoryview, advance: Advance) -> None:
+        """In a worker: whether one file has its bytes, and its mode."""
+        node = self._files[index]
+        try:
+            descriptor = _open(self._root + b"/" + self._paths[index])
+        except OSError:
+            return
+        try:
+            status = os.fstat(descriptor)
+            sound = False
+            if stat.S_ISREG(status.st_mode) and status.st_size == node.size:
+                with contextlib.suppress(OSError):
+                    sound = hashing.plain(descriptor, node.size, advance) == node.digest
+            _RESULT.pack_into(slot, 0, sound, status.st_mode)
+        finally:
+            os.close(descriptor)
+
+    def _look(self) -> None:
+        """Meanwhile: what there is by name and kind, and whether the manifest is the right one."""
+        self._trouble = self._owner._identity()
+        waiting = [b""]
+        while waiting:
+            prefix = waiting.pop()
+            try:
+                with os.scandir(self._root + b"/" + prefix) as scan:
+                    for item in scan:
+                        path = prefix + item.name
+                        kind = _kind(item)
+                        self._kinds[path] = kind
+                        if kind == "folder":
+                            waiting.append(path + b"/")
+            except OSError as error:
+                self._unreadable[prefix] = error.strerror or str(error)
+
+    def _judge_others(self) -> None:
+        """Folders and links."""
+        owner = self._owner
+        owner.judge_folder(self._name, self._root)
+        for node in self._nodes:
+            if isinstance(node, tree.File):
+                continue
+            path = tree.unquote(node.path)
+            kind = self._kinds.get(path)
+            if kind is None:
+                self._missing(path)
+            elif isinstance(node, tree.Folder):
+                if kind != "folder":
+                    owner.tell(self._shown(path), "is not a folder")
+                else:
+                    owner.judge_folder(self._shown(path), self._root + b"/" + path)
+            elif kind != "link":
+                owner.tell(self._shown(path), "is not a link")
+            elif os.readlink(self._root + b"/" + path) != tree.unquote(node.target):
+                owner.tell(self._shown(path), "leads elsewhere")
+
+    def _judge(self, node: tree.File, path: bytes) -> None:
+        """Says what is wrong with a file that was not found sound."""
+        kind = self._kinds.get(path)
+        if kind is None:
+            self._missing(path)
+            return
+        fault: str | None = "is not a file"
+        if kind == "file":
+            fault = _fault(self._root + b"/" + path, node, False, self._owner._task)
+        if fault:
+            self._owner.tell(self._shown(path), fault)
+
+    def _missing(self, path: bytes) -> None:
+        if not path.startswith(tuple(self._unreadable)):
+            self._owner.tell(self._shown(path), "is missing")
+
+
+_MANIFEST = manifest.NAME.encode()
+
+
+def _fault(path: bytes, node: tree.File, by_child: bool, task: Task) -> str | None:
+    """What is wrong with one file, in words; None if nothing is.
+
+    Args:
+        by_child: whether a large file may be mapped, in a process of its own.
+    """
     try:
         status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode):
-            yield Damage(entry, node.path, "is not a file")
-            return
+            return "is not a file"
         if status.st_size != node.size:
-            yield Damage(entry, node.path, f"has {status.st_size} bytes instead of {node.size}")
-            return
-        content, checksum = blake3(), hashlib.sha256()
-        for chunk in chunks(path):
-            content.update(chunk)
-            if sha256 is not None:
-                checksum.update(chunk)
-    except FileNotFoundError:
-        yield Damage(entry, node.path, "is missing")
-        return
-    except OSError as error:
-        yield Damage(entry, node.path, f"cannot be read: {error.strerror}")
-        return
-    if content.hexdigest() != node.digest:
-        yield Damage(entry, node.path, "has other bytes")
-    elif sha256 is not None and checksum.hexdigest() != sha256:
-        yield Damage(entry, manifest.NAME, "has another SHA-256 than the file")
-    elif check_mode and bool(status.st_mode & stat.S_IXUSR) != node.executable:
-        yield Damage(entry, node.path, "lost or gained its executable bit")
-
-
-def _walk(root: bytes) -> tuple[dict[bytes, tuple[str, bool]], dict[bytes, str]]:
-    """Every path below `root` with its kind (f, l, d or o) and executable bit.
-
-    Beside them the folders that cannot be read (with a final slash), and why.
-    """
-    found: dict[bytes, tuple[str, bool]] = {}
-    unreadable: dict[bytes, str] = {}
-    waiting = [b""]
-    while waiting:
-        folder = waiting.pop()
+            return f"has {status.st_size} bytes instead of {node.size}"
+        descriptor = _open(path)
         try:
-            with os.scandir(root + b"/" + folder) as scan:
-                items = list(scan)
-        except OSError as error:
-            unreadable[folder] = error.strerror or str(error)
-            continue
-        for item in items:
-            path = folder + item.name
-            if item.is_symlink():
-                found[path] = ("l", False)
-            elif item.is_dir():
-                found[path] = ("d", False)
-                waiting.append(path + b"/")
+            if by_child and node.size >= hashing.LARGE:
+                found = hashing.digest(descriptor)
+                task.advance(node.size)
             else:
-                mode = _mode(item.path)
-                kind = "f" if stat.S_ISREG(mode) else "o"
-                found[path] = (kind, bool(mode & stat.S_IXUSR))
-    return found, unreadable
+                found = hashing.plain(descriptor, node.size, task.advance)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None if found == node.digest else "has other bytes"
+
+
+def _open(path: bytes) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def _mode(path: bytes) -> int:
+    """The mode of what lies at a path; 0 if there is nothing."""
     try:
         return os.lstat(path).st_mode
     except OSError:
         return 0
+
+
+def _kind(item: os.DirEntry[bytes]) -> str:
+    if item.is_symlink():
+        return "link"
+    if item.is_dir(follow_symlinks=False):
+        return "folder"
+    return "file" if item.is_file(follow_symlinks=False) else "other"

@@ -50,7 +50,19 @@ def count_for(filesystem_is_local: bool) -> int:
     return min(8, len(os.sched_getaffinity(0))) if filesystem_is_local else 16
 
 
-def spread(work: Work, count: int, width: int, *, workers: int, task: Task) -> memoryview:
+def _nothing() -> None:
+    """There is nothing else to do."""
+
+
+def spread(
+    work: Work,
+    count: int,
+    width: int,
+    *,
+    workers: int,
+    task: Task,
+    meanwhile: Callable[[], None] = _nothing,
+) -> memoryview:
     """Does all pieces of some work.
 
     Args:
@@ -59,6 +71,7 @@ def spread(work: Work, count: int, width: int, *, workers: int, task: Task) -> m
         width: bytes of one result.
         workers: how many at most.
         task: is told of pieces that are done.
+        meanwhile: done in this process, while the others work if there are any.
 
     Returns:
         The results one after the other, `width` bytes each; zeros where a piece wrote none.
@@ -69,6 +82,7 @@ def spread(work: Work, count: int, width: int, *, workers: int, task: Task) -> m
     """
     if workers < 2 or count < SMALL:
         results = memoryview(bytearray(width * count))
+        meanwhile()
         for index in range(count):
             work(index, results[index * width : (index + 1) * width], _go_on)
             task.advance(1)
@@ -77,8 +91,8 @@ def spread(work: Work, count: int, width: int, *, workers: int, task: Task) -> m
     # Neighbours in a batch are near each other on disk as well.
     batches = [range(start, min(start + size, count)) for start in range(0, count, size)]
     if threading.active_count() > 1:
-        return _in_threads(work, batches, count, width, workers, task)
-    return _in_processes(work, batches, count, width, workers, task)
+        return _in_threads(work, batches, count, width, workers, task, meanwhile)
+    return _in_processes(work, batches, count, width, workers, task, meanwhile)
 
 
 def _go_on(_: int) -> None:
@@ -86,7 +100,13 @@ def _go_on(_: int) -> None:
 
 
 def _in_threads(
-    work: Work, batches: Sequence[range], count: int, width: int, workers: int, task: Task
+    work: Work,
+    batches: Sequence[range],
+    count: int,
+    width: int,
+    workers: int,
+    task: Task,
+    meanwhile: Callable[[], None],
 ) -> memoryview:
     results = memoryview(bytearray(width * count))
     waiting = collections.deque(batches)
@@ -116,6 +136,7 @@ def _in_threads(
     try:
         for thread in threads:
             thread.start()
+        meanwhile()
         for thread in threads:
             thread.join()
     except BaseException as error:
@@ -160,7 +181,13 @@ class _Shared:
 
 
 def _in_processes(
-    work: Work, batches: Sequence[range], count: int, width: int, workers: int, task: Task
+    work: Work,
+    batches: Sequence[range],
+    count: int,
+    width: int,
+    workers: int,
+    task: Task,
+    meanwhile: Callable[[], None],
 ) -> memoryview:
     shared = _Shared(width * count, workers)
     numbers, filler = os.pipe()
@@ -177,6 +204,7 @@ def _in_processes(
                 _work(work, batches, width, shared, worker, numbers, teller, parent)
             os.close(teller)
             children[answer] = child
+        meanwhile()
         _wait(children, shared, task)
     except BaseException:
         shared.stop()

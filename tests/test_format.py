@@ -151,6 +151,7 @@ def test_contexts_of_the_page() -> None:
         "directory": tree.DIRECTORY_CONTEXT,
         "tree": tree.TREE_CONTEXT,
         "set": tree.SET_CONTEXT,
+        "the check of a manifest": manifest.CHECK_CONTEXT,
     }
 
 
@@ -189,6 +190,8 @@ def test_manifests_of_the_page(entry: str, body: str) -> None:
 
     assert entry == manifest.identity(document) == second_identity(json.loads(body))
     assert body.encode() == manifest.encode(document)
+    covered, check = body.encode()[:-77], json.loads(body)["check"]
+    assert check == derived("cvs 2026 manifest v1", covered).hex()
 
 
 def test_fields_of_the_page() -> None:

@@ -142,6 +142,7 @@ def test_a_newer_format_is_refused(document: dict[str, Any]) -> None:
 def test_advice_does_not_count(document: Manifest, origin: str, created: str) -> None:
     """Where an entry came from and when is not part of its id."""
     fields = json.loads(manifest.encode(document)) | {"origin": origin, "created": created}
+    del fields["check"]
     other = manifest.decode(json.dumps(fields).encode(), "here")
 
     assert manifest.identity(document) == manifest.identity(other)

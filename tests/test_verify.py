@@ -1,6 +1,7 @@
 """Verifying: every kind of damage is found and its place named."""
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cvs.store import manifest
+from cvs.store import hashing, manifest
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import EntryMissing
@@ -149,8 +150,8 @@ def test_all_damage_is_found(store: Store, tree: EntryId) -> None:
 
     assert damage(store, tree) == [
         ("beside", "is not part of the entry"),
-        ("node/extra", "is not part of the entry"),
         ("node/bin/run", "is missing"),
+        ("node/extra", "is not part of the entry"),
         ("node/main.py", "has other bytes"),
     ]
 
@@ -249,28 +250,107 @@ def test_a_changed_manifest_of_a_tree(store: Store, tree: EntryId, old: bytes, n
     assert [path for path, _ in damage(store, tree)] == [manifest.NAME]
 
 
-def test_advice_may_differ(store: Store, tree: EntryId) -> None:
-    """Where an entry came from is advice."""
+def test_changed_advice(store: Store, tree: EntryId) -> None:
+    """Where an entry came from is not part of its id, and covered all the same."""
     changed_manifest(store, tree, b'"origin":""', b'"origin":"elsewhere"')
+    ((path, what),) = damage(store, tree)
+
+    assert path == manifest.NAME
+    assert what.endswith("it was changed after it was written")
+
+
+def test_a_manifest_without_a_check(store: Store, tree: EntryId) -> None:
+    """Manifests of older writers have none; what the id covers is compared all the same."""
+    path = Path(store.path(tree), manifest.NAME)
+    document = json.loads(path.read_bytes())
+    del document["check"]
+    path.chmod(0o644)
+    path.write_text(json.dumps(document | {"origin": "elsewhere"}))
+    path.chmod(0o444)
+    assert damage(store, tree) == []
+
+    flip(Path(store.path(tree), "node/main.py"))
+    assert damage(store, tree) == [("node/main.py", "has other bytes")]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"size":1049576', b'"size":1'),
+        (b'"content"', b'"content.gguf"'),
+        (b'"sha256":"', b'"sha256":"0'),
+    ],
+)
+def test_a_changed_manifest_of_a_file(store: Store, file: EntryId, old: bytes, new: bytes) -> None:
+    """Size, SHA-256 and name of a file are compared although the id does not cover them."""
+    changed_manifest(store, file, old, new)
+
+    assert [path for path, _ in damage(store, file)] == [manifest.NAME]
+
+
+def test_a_manifest_that_says_another_size(store: Store, file: EntryId) -> None:
+    """An older writer's size is compared with the file."""
+    document = json.loads(Path(store.path(file), manifest.NAME).read_bytes())
+    path = Path(store.path(file), manifest.NAME)
+    path.chmod(0o644)
+    path.write_text(json.dumps({k: v for k, v in document.items() if k != "check"} | {"size": 1}))
+    path.chmod(0o444)
+
+    assert damage(store, file) == [("content", "has 1049576 bytes instead of 1")]
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "what"),
+    [
+        ("node/main.py", 0o644, "has mode 644 instead of 444"),
+        ("node/main.py", 0o4444, "has mode 4444 instead of 444"),
+        ("node/main.py", 0o044, "has mode 44 instead of 444"),
+        ("node/main.py", 0o555, "lost or gained its executable bit"),
+        ("node/bin/run", 0o444, "lost or gained its executable bit"),
+        ("node/bin/run", 0o755, "has mode 755 instead of 555"),
+        ("node/bin", 0o777, "has mode 777 instead of 755"),
+        ("node/bin", 0o1755, "has mode 1755 instead of 755"),
+        ("node", 0o775, "has mode 775 instead of 755"),
+        (".", 0o757, "has mode 757 instead of 755"),
+        ("manifest.json", 0o664, "has mode 664 instead of 444"),
+    ],
+)
+def test_changed_modes(store: Store, tree: EntryId, path: str, mode: int, what: str) -> None:
+    """Where modes are kept, whatever lets more be done than a writer granted is damage."""
+    Path(store.path(tree), path).chmod(mode)
+
+    assert damage(store, tree) == [(path, what)]
+
+
+def test_the_mode_of_a_file_entry(store: Store, file: EntryId) -> None:
+    """The one file of a file entry is nobody's to write or to execute."""
+    content = Path(store.path(file), "content")
+    content.chmod(0o555)
+    assert damage(store, file) == [("content", "lost or gained its executable bit")]
+    content.chmod(0o664)
+    assert damage(store, file) == [("content", "has mode 664 instead of 444")]
+
+
+def test_a_umask_may_take(store: Store, tree: EntryId) -> None:
+    """What group and others may not read or enter is no damage."""
+    Path(store.path(tree), "node/main.py").chmod(0o400)
+    Path(store.path(tree), "node/bin").chmod(0o700)
 
     assert damage(store, tree) == []
 
 
-def test_a_changed_manifest_of_a_file(store: Store, file: EntryId) -> None:
-    """Size, SHA-256 and name of a file are compared although the id does not cover them."""
-    document = store.manifest(file)
-    assert isinstance(document, manifest.FileManifest)
-    sha256 = document.sha256.encode()
-    other = b"0" * 64
-
-    changed_manifest(store, file, sha256, other)
-    assert damage(store, file) == [(manifest.NAME, "has another SHA-256 than the file")]
-    changed_manifest(store, file, other, sha256)
-    changed_manifest(store, file, b'"size":1049576', b'"size":1')
-    assert damage(store, file) == [("content", "has 1049576 bytes instead of 1")]
-    changed_manifest(store, file, b'"size":1,', b'"size":1049576,')
-    changed_manifest(store, file, b'"content"', b'"content.gguf"')
-    assert [path for path, _ in damage(store, file)] == [manifest.NAME]
+def test_a_large_file_is_read_by_a_process_of_its_own(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Damage is found there too, and a file that cannot be read to its end is named."""
+    monkeypatch.setattr(hashing, "LARGE", 1 << 20)
+    (tmp_path / "model").write_bytes(os.urandom((33 << 20) + 5))
+    entry = store.add(str(tmp_path / "model"))
+    assert damage(store, entry) == []
+    flip(Path(store.path(entry), "content"), -3)
+    assert damage(store, entry) == [("content", "has other bytes")]
+    monkeypatch.setattr(hashing, "_CHILD", "import os; os.kill(os.getpid(), 7)")
+    assert damage(store, entry) == [("content", "cannot be read: Input/output error")]
 
 
 def test_an_entry_under_another_name(store: Store, tree: EntryId) -> None:
