@@ -14,7 +14,7 @@ import select
 import signal
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
 from cvs.store.errors import StoreError
@@ -199,11 +199,17 @@ def _in_processes(
     try:
         for worker in range(min(workers, len(batches))):
             answer, teller = os.pipe()
-            child = os.fork()
-            if not child:
-                _work(work, batches, width, shared, worker, numbers, teller, parent)
-            os.close(teller)
-            children[answer] = child
+            # What a Ctrl-C raises while a process is forked, Python throws away; before the child
+            # is known here, nobody would wait for it.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+            try:
+                child = os.fork()
+                if not child:
+                    _work(work, batches, width, shared, worker, numbers, teller, parent, before)
+                os.close(teller)
+                children[answer] = child
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         meanwhile()
         _wait(children, shared, task)
     except BaseException:
@@ -257,6 +263,7 @@ def _work(
     numbers: int,
     teller: int,
     parent: int,
+    mask: Iterable[int],
 ) -> NoReturn:
     """The life of a worker process. It ends without the clean-up that its parent will do."""
     status = 1
@@ -264,6 +271,7 @@ def _work(
         # Ctrl-C reaches the whole group; the parent decides, and removes what was begun.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
         # What was made before is shared memory as long as nobody touches it, as a collector does.
         gc.disable()

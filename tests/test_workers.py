@@ -132,6 +132,25 @@ def test_ctrl_c_ends_all_workers() -> None:
     os.close(here)
 
 
+def test_ctrl_c_amid_a_fork() -> None:
+    """Ctrl-C at the moment at which a worker begins is not thrown away, and leaves no worker."""
+    amid = [False]
+
+    def interrupt() -> None:
+        if amid.pop():
+            os.kill(os.getpid(), signal.SIGINT)
+        amid.append(False)
+
+    # What is called at a fork, is called for the life of the process.
+    os.register_at_fork(after_in_parent=interrupt)
+    amid[0] = True
+    with pytest.raises(KeyboardInterrupt):
+        run(numbers)
+
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
 def test_workers_end_with_their_parent() -> None:
     """A process that is killed leaves no worker that goes on writing."""
     here, there = os.pipe()
