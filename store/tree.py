@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from cvs.store.digest import EntryId, derive, is_id
+from cvs.store.digest import EntryId, derive
 from cvs.store.errors import SHOWN, InputError, shown
 
 DIRECTORY_CONTEXT = "cvs 2026 directory v1"
@@ -115,9 +115,14 @@ def unquote(text: str) -> bytes:
     return raw
 
 
+#: What cannot be the last part of a path, and what cannot be its beginning.
+_NO_NAMES = frozenset({b"", b".", b".."})
+_SLASH = ord("/")
+
+
 def check_name(name: bytes) -> None:
     """Raises TreeError unless `name` can be one component of a path in a tree."""
-    if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
+    if name in _NO_NAMES or b"/" in name or b"\0" in name:
         raise TreeError(f"{shown(quote(name[:SHOWN]))} cannot be the name of a file in an entry")
     if len(name) > NAME_LIMIT:
         raise TreeError(f"the name {quote(name[:40])!r}… is longer than {NAME_LIMIT} bytes")
@@ -208,8 +213,9 @@ class Encoding:
 
     def _put(self, path: bytes, child: bytes | None) -> None:
         parent, _, name = path.rpartition(b"/")
-        check_path(path)
-        check_name(name)
+        if len(path) > NAME_LIMIT or name in _NO_NAMES or b"\0" in path or path[0] == _SLASH:
+            check_path(path)
+            check_name(name)
         self._count += 1
         if self._count > NODE_LIMIT:
             raise TreeError(f"the tree has more than {NODE_LIMIT:,} files, links and folders")
@@ -265,9 +271,13 @@ def encode(nodes: Iterable[Node]) -> Encoding:
     for node in nodes:
         path = unquote(node.path)
         if isinstance(node, File):
-            if not is_id(node.digest):
+            try:
+                digest = bytes.fromhex(node.digest)
+            except ValueError:
+                digest = b""
+            if digest.hex() != node.digest:
                 raise TreeError(f"{shown(node.path)} has a size or digest that no file has")
-            encoding.file(path, node.size, bytes.fromhex(node.digest), node.executable)
+            encoding.file(path, node.size, digest, node.executable)
         elif isinstance(node, Link):
             encoding.link(path, unquote(node.target))
         else:

@@ -20,7 +20,7 @@ from typing import NoReturn
 from cvs.store.errors import StoreError
 from cvs.store.progress import Task
 
-#: Called by a piece often while it works; it is how a worker is told to stop.
+#: Called by a long piece often while it works; it is how a worker is told to stop.
 Advance = Callable[[int], None]
 
 #: Does one piece: its index, where its result goes, and what to call.
@@ -123,8 +123,8 @@ def _in_threads(
                     batch = waiting.popleft()
                 except IndexError:
                     return
+                advance(0)
                 for index in batch:
-                    advance(0)
                     work(index, results[index * width : (index + 1) * width], advance)
                 task.advance(len(batch))
         except _Stop:
@@ -282,8 +282,8 @@ def _work(
 
         while said := os.read(numbers, _NUMBER.size):
             batch = batches[_NUMBER.unpack(said)[0]]
+            advance(0)
             for index in batch:
-                advance(0)
                 work(index, shared.results[index * width : (index + 1) * width], advance)
             shared.count(worker, len(batch))
         status = 0
