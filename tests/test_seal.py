@@ -67,14 +67,16 @@ def test_every_write_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", attacks.NAMES)
 def test_the_attacks_are_real(tmp_path: Path, name: str) -> None:
     """Without the seal every one of them does what it is about."""
-    pid = str(os.getpid())
-    command = [sys.executable, "-c", ATTACKS, name, str(tmp_path / "outside"), pid]
+    command = [sys.executable, "-c", ATTACKS, name, str(tmp_path / "outside"), str(os.getpid())]
+    if name == "bind mount":
+        # So that it ends with the process.
+        command = ["unshare", "-m", *command]
     done = subprocess.run(
-        [*command, *targets(tmp_path)], capture_output=True, text=True, check=True
+        [*command, *targets(tmp_path)], capture_output=True, text=True, check=False
     )
 
-    if name in attacks.PRIVILEGED and done.stdout.endswith(": refused\n"):
-        pytest.skip("this takes more than the seal allows here")
+    if name in attacks.PRIVILEGED and not done.stdout.endswith(": DONE\n"):
+        pytest.skip("this takes more than is permitted here")
     assert done.stdout.endswith(f": {name}: DONE\n")
 
 
