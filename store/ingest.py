@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
 
-from cvs.store import copying, fs, tree, workers
+from cvs.store import copying, fs, moving, tree, workers
 from cvs.store.copying import CHUNK, Copied
 from cvs.store.digest import EntryId
 from cvs.store.errors import InputError, StoreError
@@ -77,6 +77,11 @@ def add_path(
         IntegrityError: an entry of that name is there and damaged; nothing was removed.
     """
     absolute = os.path.abspath(path)
+    if move:
+        is_gone = not os.path.exists(absolute)
+        before = moving.go_on(store, absolute)
+        if is_gone and before is not None:
+            return before
     if os.path.isdir(absolute):
         return _Tree(store, os.fsencode(absolute), name, move, progress).add()
     if os.path.isfile(absolute):
@@ -177,23 +182,22 @@ class _Tree:
                 writer.link(path, link)
             entry = _publish(self._store, writer.finish(origin=self._origin), self._move)
         if self._move:
-            self._clear(found, rows)
+            self._clear(entry, found, rows)
         return entry
 
-    def _clear(self, found: _Found, rows: list[tuple[bytes, int, bool, int, int]]) -> None:
+    def _clear(
+        self, entry: EntryId, found: _Found, rows: list[tuple[bytes, int, bool, int, int]]
+    ) -> None:
         """Removes what was adopted, and nothing that came later or was changed since."""
+        root = moving.set_aside(self._root, entry)
         for path, (_, size, _, inode, changed) in zip(found.files, rows, strict=True):
-            _remove(self._root + b"/" + path, (inode, size, changed))
+            _remove(root + b"/" + path, (inode, size, changed))
         for path, link in found.links:
-            place = self._root + b"/" + path
+            place = root + b"/" + path
             if os.path.islink(place) and os.readlink(place) == link:
                 fs.unlink(place)
-        for folder in (*reversed(found.folders), b""):
-            try:
-                fs.rmdir(self._root + b"/" + folder if folder else self._root)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
-                    raise
+        moving.remove_folders(root, found.folders)
+        moving.put_back(root, self._root)
 
 
 def _walk(root: bytes) -> _Found:
