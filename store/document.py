@@ -342,10 +342,11 @@ def _text(data: bytes, where: str, limit: int) -> str:
 
 
 def _check_structure(text: str, where: str) -> None:
-    """Counts brackets and commas outside of texts."""
-    depth = count = 0
+    """Counts brackets and commas outside of texts; of texts, each value may have one and a key."""
+    depth = count = texts = 0
     for match in _STRUCTURE.finditer(text):
         character = text[match.start()]
+        texts += character == '"'
         if character in "[{":
             depth += 1
             if depth > DEPTH_LIMIT:
@@ -353,5 +354,5 @@ def _check_structure(text: str, where: str) -> None:
         elif character in "]}":
             depth -= 1
         count += character in "[{,"
-        if count > VALUE_LIMIT:
+        if count > VALUE_LIMIT or texts > 2 * VALUE_LIMIT + 1:
             raise InputError(f"{where} has more than {VALUE_LIMIT:,} values")

@@ -1,5 +1,6 @@
 """Paths that come from documents: relative, plain, and never above their folder."""
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -67,11 +68,8 @@ def check_places(items: Sequence[tuple[str, str]], what: str) -> None:
         InputError: as `check_distinct`.
     """
     check_distinct(items, what)
-    files = {path.casefold(): path for path, _ in items}
-    for path, where in items:
-        above = path.casefold()
-        while above := above.rpartition("/")[0]:
-            if above in files:
-                raise InputError(
-                    f"{where}: {shown(path)} lies below another {what}, {shown(files[above])}"
-                )
+    # Where '/' comes before every other character, what lies below a path comes right behind it.
+    ordered = sorted((path.casefold().replace("/", "\0"), path, where) for path, where in items)
+    for (above, other, _), (below, path, where) in itertools.pairwise(ordered):
+        if below.startswith(above + "\0"):
+            raise InputError(f"{where}: {shown(path)} lies below another {what}, {shown(other)}")
