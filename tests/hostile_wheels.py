@@ -486,6 +486,14 @@ _CONTENTS = [
             "a long line": called("x = " + LONG + "-"),
         },
     ),
+    *refused(
+        "has more than 1,000 scripts",
+        {"10,000 scripts": called("".join(f"x{n} = a:b\n" for n in range(10_000)))},
+    ),
+    *refused(
+        "has a RECORD with too many lines",
+        {"RECORD of 300,000 lines": lambda: wheel(record=lambda text: text + b"\n" * 300_000)},
+    ),
     *refused("has two scripts called", {"script twice": called("x = a:b\nx = a:c")}),
     *refused("longer than 255 bytes", {"script of 256 bytes": called("x" * 256 + " = a:b")}),
     *refused(

@@ -46,11 +46,13 @@ REFS = "wheel"
 _RATIO = 200
 _SPARE = 64 << 20
 
-#: Bytes of the largest RECORD, which has 100 for every file, and of its longest line; bytes of
-#: the other files that are read. No honest wheel comes near.
+#: Bytes of the largest RECORD, which has 100 for every file, its lines and the characters of the
+#: longest; bytes of the other files that are read; scripts. No honest wheel comes near.
 _RECORD_LIMIT = 16 << 20
+_LINES_LIMIT = 2 * archives.MEMBER_LIMIT
 _LINE_LIMIT = 1 << 16
 _TEXT_LIMIT = 1 << 20
+_SCRIPT_LIMIT = 1000
 
 #: Of a member's flags: it is encrypted, in the old or the strong way.
 _ENCRYPTED = 0x41
@@ -278,6 +280,8 @@ class _Unpacking:
                 )
                 if found.setdefault(name, text) != text:
                     raise Bad(f"has two scripts called {shown(name)}")
+                if len(found) > _SCRIPT_LIMIT:
+                    raise Bad(f"has more than {_SCRIPT_LIMIT:,} scripts")
         return found
 
     def _text(self, name: str) -> str:
@@ -290,7 +294,9 @@ class _Unpacking:
         """The lines of a file, with their ends; never held as a whole."""
         with self.archive.open(self._member(name, _RECORD_LIMIT)) as stream:
             text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-            while line := text.readline(_LINE_LIMIT):
+            for number, line in enumerate(iter(lambda: text.readline(_LINE_LIMIT), "")):
+                if number == _LINES_LIMIT:
+                    raise Bad(f"has a {name} with too many lines")
                 if len(line) == _LINE_LIMIT:
                     raise Bad(f"has a {name} with a line that is too long")
                 yield line
