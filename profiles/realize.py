@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from cvs.profiles import environment, home, state, view
 from cvs.profiles.generations import Profile
-from cvs.store import damage, leases, scratch
+from cvs.store import damage, leases, reserve, scratch
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, content_path
 from cvs.store.errors import CvsError, EntryMissing, InputError, StoreError
@@ -258,7 +258,7 @@ def rollback(store: Store, profile: Profile, number: int | None = None) -> tuple
     """Makes an earlier (or any other) generation current again; no entry is touched.
 
     The record is linked into leases/ first: a generation that retention removes meanwhile is
-    noticed, not lost.
+    noticed, not lost. Where the volume is full this takes what it needs from the reserve.
 
     Returns:
         The number that was current, and the one that is now.
@@ -275,7 +275,7 @@ def rollback(store: Store, profile: Profile, number: int | None = None) -> tuple
     wanted = profile.before(before) if number is None else number
     record = profile.record(wanted)
     scratch.sweep(store.volume.tmp)
-    with profile.lease(wanted):
+    with reserve.within(store.volume.reserve), profile.lease(wanted):
         check_entries(store, record)
         view.ensure(store, profile, wanted)
         profile.flip(wanted)

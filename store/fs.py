@@ -13,6 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ T = TypeVar("T")
 
 #: Called before every change as (name of the call, path or descriptor); None costs nothing.
 observer: Callable[[str, object], None] | None = None
+
+#: How a file system says that it, or a quota of it, is full.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+#: Makes room when a call of this thread finds none, and says whether it could: the call is made
+#: again then. `store/reserve.py` sets it for what may use the reserve.
+make_room: ContextVar[Callable[[], bool] | None] = ContextVar("make_room", default=None)
 
 #: File system types whose `syncfs` flushes data and reports write-back errors. Elsewhere (FUSE,
 #: NFS: the kernel does not ask the server) each file is synced by itself.
@@ -53,10 +61,24 @@ def _finish(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
             continue
 
 
+def _fit(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """`_finish` of a call that needs room: made again for as long as somebody makes some.
+
+    Never for a sync, which has lost the bytes that it had no room for.
+    """
+    while True:
+        try:
+            return _finish(call, *arguments, **options)
+        except OSError as error:
+            make = make_room.get()
+            if error.errno not in FULL or make is None or not make():
+                raise
+
+
 def mkdir(path: Path, mode: int = 0o755) -> None:
     """Makes one folder; FileExistsError if there is one."""
     _observe("mkdir", path)
-    _finish(os.mkdir, path, mode)
+    _fit(os.mkdir, path, mode)
 
 
 def makedirs(path: str, mode: int = 0o755) -> None:
@@ -76,14 +98,14 @@ def makedirs(path: str, mode: int = 0o755) -> None:
 def rename(source: Path, target: Path) -> None:
     """rename(2): atomic; replaces a file or link, never a folder that is not empty."""
     _observe("rename", target)
-    _finish(os.rename, source, target)
+    _fit(os.rename, source, target)
 
 
 def symlink(target: Path, path: Path) -> None:
     """Makes a symbolic link; FileExistsError if the name is taken."""
     _observe("symlink", path)
     try:
-        _finish(os.symlink, target, path)
+        _fit(os.symlink, target, path)
     except OSError as error:
         # Of the two names the kernel's comes first what the link says, which need be no place.
         del error.filename2
@@ -94,7 +116,7 @@ def symlink(target: Path, path: Path) -> None:
 def link(source: Path, target: Path) -> None:
     """Makes a hard link (of a symlink itself where `source` is one); never replaces."""
     _observe("link", target)
-    _finish(os.link, source, target, follow_symlinks=False)
+    _fit(os.link, source, target, follow_symlinks=False)
 
 
 def unlink(path: Path) -> None:
@@ -120,18 +142,18 @@ def create(path: Path, mode: int = 0o644, *, readable: bool = False) -> int:
     _observe("create", path)
     access = os.O_RDWR if readable else os.O_WRONLY
     flags = access | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return _finish(os.open, path, flags, mode)
+    return _fit(os.open, path, flags, mode)
 
 
 def write(descriptor: int, data: bytes | bytearray | memoryview) -> None:
     """Writes all of `data`: a short write is no error to the kernel, losing the rest is."""
     _observe("write", descriptor)
-    written = _finish(os.write, descriptor, data)
+    written = _fit(os.write, descriptor, data)
     if written == len(data):
         return
     rest = memoryview(data)[written:]
     while rest:
-        rest = rest[_finish(os.write, descriptor, rest) :]
+        rest = rest[_fit(os.write, descriptor, rest) :]
 
 
 def copy_range(source: int, target: int, count: int) -> int:
@@ -152,7 +174,7 @@ def copy_range(source: int, target: int, count: int) -> int:
 def truncate(descriptor: int, size: int) -> None:
     """ftruncate(2). Growing a file asks a quota for the room at once, and writes nothing."""
     _observe("truncate", descriptor)
-    _finish(os.ftruncate, descriptor, size)
+    _fit(os.ftruncate, descriptor, size)
 
 
 def chmod(path: Path, mode: int) -> None:

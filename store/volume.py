@@ -13,6 +13,7 @@
     refs/<kind>/<key>           → entry id: every input of a resolution; may be lost
     resolved/<version>.lock.json
     condemned/<hash>  gc/<id>/  a collection in progress, and its trash
+    reserve/                    room for what frees room when there is none
     format                      layout version of this volume
 
 Nothing inside holds an absolute path of the volume: it is mounted at different places.
@@ -20,13 +21,16 @@ Nothing inside holds an absolute path of the volume: it is mounted at different 
 
 import os
 
-from cvs.store import fs, scratch
+from cvs.store import fs, reserve, scratch
 from cvs.store.errors import StoreError
 
 #: The layout that this code writes; a volume with a newer one is left alone.
 LAYOUT = 1
 
-FOLDERS = ("store", "tmp", "leases", "profiles", "state", "models", "pins", "refs", "resolved")
+FOLDERS = (
+    *("store", "tmp", "leases", "profiles", "state", "models", "pins", "refs", "resolved"),
+    "reserve",
+)
 
 #: How long a read may be stale, in seconds: none on a disk of this host, the caches of a network
 #: file system's clients elsewhere.
@@ -50,6 +54,7 @@ class Volume:
         self.resolved = os.path.join(self.root, "resolved")
         self.condemned = os.path.join(self.root, "condemned")
         self.damaged = os.path.join(self.root, "damaged")
+        self.reserve = os.path.join(self.root, "reserve")
         self._filesystem: str | None = None
 
     def __repr__(self) -> str:
@@ -104,7 +109,8 @@ class Volume:
             )
 
     def prepare(self) -> None:
-        """Makes the folders and the format file where they are missing, and sweeps tmp/.
+        """Makes the folders and the format file where they are missing, sweeps tmp/, and fills the
+        reserve.
 
         Raises:
             StoreError: as `check`.
@@ -113,9 +119,9 @@ class Volume:
         for name in FOLDERS:
             fs.makedirs(os.path.join(self.root, name))
         scratch.sweep(self.tmp)
-        if self.exists():
-            return
-        # Last, so that a volume with a format file is whole; two hosts write the same bytes.
-        scratch.replace_file(
-            os.path.join(self.root, "format"), f"cvs-layout {LAYOUT}\n".encode(), self.tmp
-        )
+        if not self.exists():
+            # Last, so that a volume with a format file is whole; two hosts write the same bytes.
+            scratch.replace_file(
+                os.path.join(self.root, "format"), f"cvs-layout {LAYOUT}\n".encode(), self.tmp
+            )
+        reserve.fill(self.reserve)

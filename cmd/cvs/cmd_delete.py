@@ -6,9 +6,10 @@ from cvs import project
 from cvs.cli import Parser, Session
 from cvs.profiles import home, state
 from cvs.profiles.generations import Profile
-from cvs.store import fs, leases
+from cvs.store import fs, leases, reserve
 from cvs.store.errors import InputError
 from cvs.store.scratch import Scratch, sweep
+from cvs.store.volume import Volume
 
 EXAMPLES = """\
   cvs delete wan-demo
@@ -54,18 +55,11 @@ def run(arguments: list[str]) -> int:
         going.append(kept)
     if not going:
         raise InputError(f"there is nothing of {version!r} to delete", hint="`cvs list` shows all")
-    in_use = [
-        name
-        for name, record, age in leases.held(session.volume)
-        if record.version == version and age < leases.LIVE
-    ]
-    if in_use and not options.force:
-        raise InputError(
-            f"{version} is in use by {len(in_use)} running process(es)",
-            hint="end them first, or --force",
-        )
-    if not options.dry_run:
-        _delete(profile, [path for path in going if path != profile.folder])
+    with reserve.within(session.volume.reserve):
+        if not options.force:
+            _refuse_in_use(session.volume, version)
+        if not options.dry_run:
+            _delete(profile, [path for path in going if path != profile.folder])
     word = "would remove" if options.dry_run else "removed"
     lines = [f"{word} {path}" for path in going]
     if os.path.isdir(kept) and not options.purge_state:
@@ -75,8 +69,18 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def _refuse_in_use(volume: Volume, version: str) -> None:
+    held = leases.held(volume)
+    count = sum(record.version == version and age < leases.LIVE for _, record, age in held)
+    if count:
+        raise InputError(
+            f"{version} is in use by {count} running process(es)",
+            hint="end them first, or --force",
+        )
+
+
 def _delete(profile: Profile, others: list[str]) -> None:
-    """Links first, then what they lead to; uses unlink, rmdir and rename alone."""
+    """Links first, then what they lead to."""
     sweep(profile.volume.tmp)
     for path in others:
         if os.path.islink(path):
