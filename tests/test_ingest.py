@@ -2,16 +2,18 @@
 
 import errno
 import os
+import shutil
 import socket
+import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import leftovers
+from faults import assert_whole, kill_at, leftovers
 
-from cvs.store import fs, ingest, tree
+from cvs.store import fs, ingest, tree, workers
 from cvs.store.entries import Store
-from cvs.store.errors import InputError
+from cvs.store.errors import InputError, IntegrityError
 from cvs.store.ingest import add_path
 from cvs.store.manifest import FileManifest, TreeManifest
 from cvs.store.verify import verify
@@ -268,3 +270,180 @@ def test_folders_as_deep_as_a_path_may_be(store: Store, folder: Path) -> None:
     with pytest.raises(tree.TreeError, match="longer"):
         add_path(store, str(folder))
     assert leftovers(store.volume) == []
+
+
+# Adopting.
+
+
+@pytest.fixture
+def beside(store: Store) -> Path:
+    """A folder on the file system of the store."""
+    path = Path(store.volume.root).parent / "beside"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def moved(store: Store, path: Path) -> Path:
+    """Adopts a path; where its content lies now."""
+    entry = store.add(str(path), move=True)
+    assert list(verify(store, entry)) == []
+    assert leftovers(store.volume) == []
+    return Path(store.volume.store, store.content(entry))
+
+
+def test_a_file_is_adopted(store: Store, beside: Path) -> None:
+    """No byte is copied: the entry has the file itself, which is gone from its old place."""
+    path = beside / "model"
+    path.write_bytes(b"weights")
+    inode = path.stat().st_ino
+    stored = moved(store, path)
+
+    assert (stored.stat().st_ino, stored.stat().st_nlink) == (inode, 1)
+    assert stat.S_IMODE(stored.stat().st_mode) == 0o444
+    assert not path.exists()
+
+
+def test_a_link_to_a_file_is_adopted(store: Store, beside: Path) -> None:
+    """What a link leads to is meant; both are gone after."""
+    (beside / "real").write_bytes(b"weights")
+    (beside / "link").symlink_to("real")
+    stored = moved(store, beside / "link")
+
+    assert stored.read_bytes() == b"weights"
+    assert os.listdir(beside) == []
+
+
+def test_a_tree_is_adopted(store: Store, beside: Path) -> None:
+    """Every file, with its executable bit; links and empty folders too; nothing is left."""
+    root = beside / "node"
+    (root / "deep" / "empty").mkdir(parents=True)
+    (root / "file").write_bytes(b"1")
+    (root / "deep" / "run").write_bytes(b"2")
+    (root / "deep" / "run").chmod(0o755)
+    (root / "link").symlink_to("deep/run")
+    inodes = {(root / name).stat().st_ino for name in ("file", "deep/run")}
+    stored = moved(store, root)
+
+    assert {(stored / name).stat().st_ino for name in ("file", "deep/run")} == inodes
+    assert os.readlink(stored / "link") == "deep/run"
+    assert (stored / "deep" / "empty").is_dir()
+    assert os.listdir(beside) == []
+
+
+def test_many_files_are_adopted(store: Store, beside: Path) -> None:
+    """Also where work is shared among processes."""
+    root = beside / "node"
+    for number in range(workers.SMALL + 50):
+        (root / str(number % 7)).mkdir(parents=True, exist_ok=True)
+        (root / str(number % 7) / str(number)).write_text(str(number))
+    stored = moved(store, root)
+
+    assert (stored / "3" / "10").read_text() == "10"
+    assert os.listdir(beside) == []
+
+
+def test_a_file_with_another_name_is_copied(store: Store, beside: Path) -> None:
+    """It could be changed through that name."""
+    (beside / "model").write_bytes(b"weights")
+    os.link(beside / "model", beside / "other")
+    stored = moved(store, beside / "model")
+
+    assert stored.stat().st_ino != (beside / "other").stat().st_ino
+    assert os.listdir(beside) == ["other"]
+
+
+def test_a_file_that_is_being_written_is_copied(store: Store, beside: Path) -> None:
+    """Whoever has it open for writing cannot change the entry with it."""
+    path = beside / "model"
+    path.write_bytes(b"weights")
+    with open(path, "r+b") as writer:
+        stored = moved(store, path)
+        writer.write(b"CHANGED")
+
+    assert stored.read_bytes() == b"weights"
+
+
+def test_where_no_link_can_be(store: Store, beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On another file system, or one without hard links, the file is copied and then removed."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", refuse)
+    (beside / "model").write_bytes(b"weights")
+    stored = moved(store, beside / "model")
+
+    assert stored.read_bytes() == b"weights"
+    assert os.listdir(beside) == []
+
+
+def test_what_was_changed_meanwhile_stays(
+    store: Store, beside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what was stored is removed: not a file that came later, not one that was replaced."""
+    root = beside / "node"
+    root.mkdir()
+    for name in ("a", "b"):
+        (root / name).write_text(name)
+    publish = store.publish
+
+    def late(*staged: Any) -> Any:
+        (root / "late").write_text("late")
+        (root / "b").unlink()
+        (root / "b").write_text("another b")
+        return publish(*staged)
+
+    monkeypatch.setattr(store, "publish", late)
+    store.add(str(root), move=True)
+
+    assert sorted(os.listdir(root)) == ["b", "late"]
+    assert (root / "b").read_text() == "another b"
+
+
+def test_nothing_is_lost_to_a_damaged_twin(store: Store, beside: Path) -> None:
+    """The entry is there and damaged: the good file at its old place is not removed."""
+    (beside / "model").write_bytes(b"weights")
+    entry = store.add(str(beside / "model"))
+    twin = Path(store.volume.store, store.content(entry))
+    twin.chmod(0o644)
+    twin.write_bytes(b"weighty")
+    with pytest.raises(IntegrityError, match="is damaged"):
+        store.add(str(beside / "model"), move=True)
+
+    assert (beside / "model").read_bytes() == b"weights"
+
+
+def test_a_killed_move_goes_on(store: Store, beside: Path) -> None:
+    """Killed at any change: the file is at its old place or stored, and the next move ends it."""
+    root = beside / "node"
+    number, killed = 1, True
+    while killed:
+        root.mkdir()
+        (root / "file").write_bytes(b"1")
+        (root / "deep").mkdir()
+        (root / "deep" / "run").write_bytes(b"2")
+        child = os.fork()
+        if not child:
+            kill_at(number)
+            try:
+                store.add(str(root), move=True)
+            finally:
+                os._exit(0)
+        killed = os.waitpid(child, 0)[1] != 0
+        number += 1
+        store.volume.prepare()
+        assert_whole(store)
+        assert leftovers(store.volume) == []
+        ids = list(store.ids())
+        if not ids:
+            assert (root / "file").read_bytes() == b"1"
+            assert (root / "deep" / "run").read_bytes() == b"2"
+        if root.exists():
+            rest = {path.name for path in root.rglob("*") if path.is_file()}
+            assert ids or rest == {"file", "run"}
+            if rest == {"file", "run"}:
+                moved(store, root)
+        shutil.rmtree(root, ignore_errors=True)
+        fs.remove_tree(store.volume.store)
+        store.volume.prepare()
+    assert number > 15

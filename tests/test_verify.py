@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -337,6 +338,23 @@ def test_a_umask_may_take(store: Store, tree: EntryId) -> None:
     Path(store.path(tree), "node/bin").chmod(0o700)
 
     assert damage(store, tree) == []
+
+
+@pytest.mark.parametrize("kind", ["tree", "file"])
+def test_a_sample(
+    store: Store, tree: EntryId, file: EntryId, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Bytes are compared of a part of the files; everything else of all of them."""
+    entry, path = (tree, "node/main.py") if kind == "tree" else (file, "content")
+    flip(Path(store.path(entry), path))
+    wrong = [Damage(entry, path, "has other bytes")]
+    assert list(verify(store, entry, sample=0.0)) == []
+    assert list(verify(store, entry, sample=1.0)) == wrong
+    for chance, expected in ((0.49, wrong), (0.51, [])):
+        monkeypatch.setattr(random, "random", lambda chance=chance: chance)
+        assert list(verify(store, entry, sample=0.5)) == expected
+    resize(Path(store.path(entry), path), 1)
+    assert [found.what for found in verify(store, entry, sample=0.0)] != []
 
 
 def test_a_large_file_is_read_by_a_process_of_its_own(

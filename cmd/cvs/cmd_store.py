@@ -13,6 +13,7 @@ from cvs.store.errors import InputError
 
 #: The actions in the order of the help, with one line each.
 ACTIONS = {
+    "add": "take local files and folders into the store",
     "ls": "list the entries",
     "show": "what an entry is: kind, name, size, path, origin",
     "path": "the path of an entry's content",

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: Seconds between two plain lines of one task.
 INTERVAL = 5.0
 
+#: Seconds between two drawings of the bars.
+REDRAW = 0.1
+
 
 def progress() -> Progress:
     """The form that standard error can show."""
@@ -71,6 +74,7 @@ class _BarTask(Task):
 
     def advance(self, amount: int) -> None:
         self._owner.bars.advance(self._bar, amount)
+        self._owner.refresh()
 
     def total(self, amount: int) -> None:
         self._owner.bars.update(self._bar, total=amount)
@@ -90,6 +94,7 @@ class _Terminal(Progress):
     def __init__(self) -> None:
         self._bars: Bars | None = None
         self._running = 0
+        self._shown = 0.0
         self._lock = threading.RLock()
 
     @property
@@ -116,6 +121,8 @@ class _Terminal(Progress):
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
                 transient=True,
+                # A thread that draws would keep this process from sharing work among others.
+                auto_refresh=False,
             )
         return self._bars
 
@@ -126,6 +133,14 @@ class _Terminal(Progress):
             if self._running == 1:
                 self.bars.start()
         return _BarTask(self, bar)
+
+    def refresh(self) -> None:
+        """Draws the bars anew, if that is some time ago."""
+        now = time.monotonic()
+        if now - self._shown >= REDRAW:
+            with self._lock:
+                self._shown = now
+                self.bars.refresh()
 
     def end(self, bar: "TaskID") -> None:
         """Removes a bar; the display ends with the last one."""
