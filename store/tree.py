@@ -80,16 +80,16 @@ def quote(raw: bytes) -> str:
     text = raw.decode("utf-8", "surrogateescape")
     if text.isprintable() and "%" not in text:
         return text
-    return "".join(_quoted(character) for character in text)
+    return text.translate(_QUOTED)
 
 
-def _quoted(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"%{code - 0xDC00:02X}"
-    if character == "%" or code < 0x20 or 0x7F <= code < 0xA0:
-        return "".join(f"%{byte:02X}" for byte in character.encode())
-    return character
+#: What is not written as it is: '%', control characters, and bytes beyond UTF-8 as `decode` has
+#: them, by their code; and each byte by the digits that stand for it.
+_QUOTED = {
+    code: "".join(f"%{byte:02X}" for byte in chr(code).encode("utf-8", "surrogateescape"))
+    for code in (*range(0x20), ord("%"), *range(0x7F, 0xA0), *range(0xDC80, 0xDD00))
+}
+_BYTES = {b"%02X" % byte: bytes([byte]) for byte in range(256)}
 
 
 def unquote(text: str) -> bytes:
@@ -101,13 +101,13 @@ def unquote(text: str) -> bytes:
     if "%" not in text and text.isprintable():
         return text.encode()
     try:
-        head, *rest = text.split("%")
-        parts = [head.encode()]
+        head, *rest = text.encode().split(b"%")
+        parts = [head]
         for piece in rest:
-            parts += (bytes([int(piece[:2], 16)]), piece[2:].encode())
+            parts += (_BYTES[piece[:2]], piece[2:])
     except UnicodeEncodeError:
         raise TreeError(f"{shown(text)} is not a quoted path: it has half a character") from None
-    except ValueError:
+    except KeyError:
         raise TreeError(f"{shown(text)} is not a quoted path: '%' needs two digits") from None
     raw = b"".join(parts)
     if quote(raw) != text:
