@@ -75,6 +75,14 @@ def _fit(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
                 raise
 
 
+def _name(error: OSError, descriptor: int) -> None:
+    """Adds to an error which open file it was: of a descriptor the kernel names none."""
+    try:
+        error.filename = os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return
+
+
 def mkdir(path: Path, mode: int = 0o755) -> None:
     """Makes one folder; FileExistsError if there is one."""
     _observe("mkdir", path)
@@ -148,12 +156,16 @@ def create(path: Path, mode: int = 0o644, *, readable: bool = False) -> int:
 def write(descriptor: int, data: bytes | bytearray | memoryview) -> None:
     """Writes all of `data`: a short write is no error to the kernel, losing the rest is."""
     _observe("write", descriptor)
-    written = _fit(os.write, descriptor, data)
-    if written == len(data):
-        return
-    rest = memoryview(data)[written:]
-    while rest:
-        rest = rest[_fit(os.write, descriptor, rest) :]
+    try:
+        written = _fit(os.write, descriptor, data)
+        if written == len(data):
+            return
+        rest = memoryview(data)[written:]
+        while rest:
+            rest = rest[_fit(os.write, descriptor, rest) :]
+    except OSError as error:
+        _name(error, descriptor)
+        raise
 
 
 def copy_range(source: int, target: int, count: int) -> int:
@@ -164,17 +176,25 @@ def copy_range(source: int, target: int, count: int) -> int:
     """
     _observe("copy", target)
     try:
-        return _finish(os.copy_file_range, source, target, count)
+        try:
+            return _finish(os.copy_file_range, source, target, count)
+        except OSError as error:
+            if error.errno not in _NO_WAY:
+                raise
+            return _finish(os.sendfile, target, source, None, count)
     except OSError as error:
-        if error.errno not in _NO_WAY:
-            raise
-        return _finish(os.sendfile, target, source, None, count)
+        _name(error, target)
+        raise
 
 
 def truncate(descriptor: int, size: int) -> None:
     """ftruncate(2). Growing a file asks a quota for the room at once, and writes nothing."""
     _observe("truncate", descriptor)
-    _fit(os.ftruncate, descriptor, size)
+    try:
+        _fit(os.ftruncate, descriptor, size)
+    except OSError as error:
+        _name(error, descriptor)
+        raise
 
 
 def chmod(path: Path, mode: int) -> None:
@@ -186,7 +206,11 @@ def chmod(path: Path, mode: int) -> None:
 def sync(descriptor: int) -> None:
     """fsync(2)."""
     _observe("fsync", descriptor)
-    _finish(os.fsync, descriptor)
+    try:
+        _finish(os.fsync, descriptor)
+    except OSError as error:
+        _name(error, descriptor)
+        raise
 
 
 def close(descriptor: int) -> None:

@@ -62,6 +62,33 @@ def test_every_error_of_a_file_counts(
             fs.write_synced(str(tmp_path / "f"), b"x")
 
 
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("write", lambda source, target: fs.write(target, b"x")),
+        ("fsync", lambda source, target: fs.sync(target)),
+        ("ftruncate", lambda source, target: fs.truncate(target, 9)),
+        ("copy_file_range", lambda source, target: fs.copy_range(source, target, 9)),
+    ],
+)
+def test_an_error_of_an_open_file_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, call: Callable[[int, int], object]
+) -> None:
+    """Of a descriptor the kernel says no name; whoever reads of a full disk must know which."""
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "source").write_bytes(b"some bytes")
+    with open(tmp_path / "source", "rb") as source, open(tmp_path / "target", "wb") as target:
+        monkeypatch.setattr(os, name, fail)
+        with pytest.raises(OSError) as caught:
+            call(source.fileno(), target.fileno())
+
+    assert caught.value.filename == str(tmp_path / "target")
+    assert str(caught.value).endswith(f"'{tmp_path}/target'")
+
+
 CALLS: dict[str, Callable[[str], object]] = {
     "mkdir": lambda at: fs.mkdir(f"{at}/new"),
     "rename": lambda at: fs.rename(f"{at}/file", f"{at}/new"),
