@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from cvs.profiles import seal
-from cvs.store import fs, scratch
+from cvs.store import damage, fs, scratch
 from cvs.store.digest import is_id
 from cvs.store.errors import CvsError
 from cvs.store.units import size
@@ -34,6 +34,9 @@ _PASSING = {
     "tmpfs": "in memory: it is gone with this machine",
     "overlay": "the container's own layer: it is gone with the container",
 }
+
+#: Damaged entries that are named, of any number.
+_NAMED = 10
 
 #: Seconds that a program may take to say its version.
 _TIMEOUT = 60
@@ -244,17 +247,13 @@ def damaged(subject: Subject) -> Iterator[Finding]:
     """Entries that were found damaged, and what repairs put aside."""
     if not subject.volume.exists():
         return
-    folder = os.path.join(subject.volume.root, "damaged")
-    try:
-        names = sorted(os.listdir(folder))
-    except FileNotFoundError:
-        names = []
-    marked = [name for name in names if is_id(name)]
-    aside = [name for name in names if is_id(name.partition(".")[0]) and "." in name]
+    folder = subject.volume.damaged
+    marked = sorted(damage.marked(subject.volume))
     if marked:
         text = f"{len(marked)} entries were found damaged: {_some(marked)}"
         cure = "remove each of them from store/, then `cvs realize ID --locked` for each version"
         yield Finding("damaged", "broken", text, cure)
+    aside = [name for name in _names(folder) if is_id(name.partition(".")[0]) and "." in name]
     if aside:
         total = sum(_bytes_below(os.path.join(folder, name)) for name in aside)
         text = f"{len(aside)} damaged entries lie aside, {size(total)}"
@@ -263,9 +262,16 @@ def damaged(subject: Subject) -> Iterator[Finding]:
         yield Finding("damaged", "fine", "no entry is known to be; `cvs store verify` looks")
 
 
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
 def _some(entries: Sequence[str]) -> str:
-    shown = ", ".join(entry[:16] for entry in entries[:3])
-    return f"{shown}, …" if len(entries) > 3 else shown
+    shown = ", ".join(entry[:16] for entry in entries[:_NAMED])
+    return f"{shown}, …" if len(entries) > _NAMED else shown
 
 
 # This machine
