@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from cvs.store import fs, manifest
+from cvs.store import damage, fs, manifest, tree
 from cvs.store.digest import SHORTEST_PREFIX, EntryId, is_id, is_prefix
 from cvs.store.document import read_stored
 from cvs.store.errors import EntryMissing, InputError, IntegrityError
@@ -19,6 +19,7 @@ from cvs.store.tree import TreeError
 from cvs.store.volume import Volume
 
 if TYPE_CHECKING:
+    from cvs.store.roots import Root
     from cvs.store.verify import Damage
 
 
@@ -103,6 +104,26 @@ class Store:
         """
         return content_path(entry, self.manifest(entry))
 
+    def get(self, entry: EntryId | str) -> str:
+        """The absolute path of an entry's file or folder, to read from.
+
+        Args:
+            entry: its id, or a unique prefix of 8 or more digits.
+
+        Raises:
+            InputError, EntryMissing, IntegrityError: as `find` and `content`; the entry was found
+                damaged and is not served.
+        """
+        found = self.find(entry)
+        damage.refuse(self.volume, [found])
+        return os.path.join(self.volume.store, self.content(found))
+
+    def roots(self) -> "list[Root]":
+        """What keeps entries: `cvs.store.roots.roots`."""
+        from cvs.store.roots import roots
+
+        return list(roots(self.volume))
+
     def stage(self) -> Stage:
         """A place to write one entry in."""
         return Stage(self.volume.tmp, synced=not self.volume.syncs_at_once)
@@ -129,9 +150,9 @@ class Store:
 
     def check(self, entry: EntryId) -> None:
         """Verifies an entry and raises IntegrityError for the first thing that is not right."""
-        for damage in self.verify(entry):
+        for found in self.verify(entry):
             raise IntegrityError(
-                f"entry {entry[:16]} is damaged: {damage.path} {damage.what}",
+                f"entry {entry[:16]} is damaged: {found.path} {found.what}",
                 hint=f"cvs store repair {entry[:16]}",
             )
 
@@ -196,6 +217,21 @@ class Store:
             if isinstance(document, manifest.SetManifest):
                 waiting.extend(document.members)
         return reached
+
+
+def contents(document: manifest.Manifest) -> dict[bytes, tree.Node]:
+    """What lies in an entry's folder beside its manifest: path there → node.
+
+    The path of a node itself begins in the folder of a tree, one level below.
+    """
+    if isinstance(document, manifest.SetManifest):
+        return {}
+    if isinstance(document, manifest.FileManifest):
+        node = tree.File(document.content, document.size, document.digest)
+        return {document.content.encode(): node}
+    root = document.name.encode()
+    nodes = {root + b"/" + tree.unquote(node.path): node for node in document.nodes}
+    return {root: tree.Folder(tree.quote(root)), **nodes}
 
 
 def content_path(entry: EntryId, document: manifest.Manifest) -> str:

@@ -1,18 +1,13 @@
 """`cvs store du`: what the store holds, what each version needs of it, and what none needs."""
 
-import os
-from collections.abc import Iterator
 from typing import Any
 
 from cvs import entry as entries
 from cvs.cli import Parser, Session, size, table
-from cvs.profiles.generations import Profile
 from cvs.store import manifest, usage
 from cvs.store.digest import EntryId
 from cvs.store.errors import StoreError
 from cvs.store.record import Record
-from cvs.store.record import read as read_record
-from cvs.store.volume import Volume
 
 EXAMPLES = """\
   cvs store du
@@ -57,10 +52,12 @@ def run(arguments: list[str]) -> int:
         entry: None if document is None else manifest.content_size(document)
         for entry, document in documents.items()
     }
-    roots, unread = _roots(store.volume)
+    roots = store.roots()
+    unread = [root.path for root in roots if isinstance(root.record, StoreError)]
     for path in unread:
         session.progress.warn(f"{path} cannot be read: what it alone needs counts as unused")
-    uses, unused = usage.by_version(sizes, ((one.version, one.entries) for one in roots))
+    records = [root.record for root in roots if isinstance(root.record, Record)]
+    uses, unused = usage.by_version(sizes, ((one.version, one.entries) for one in records))
     kinds = _kinds(documents)
     data = {
         "kinds": kinds,
@@ -120,35 +117,3 @@ def _uses_table(uses: list[usage.Use]) -> str:
             )
         )
     return table(rows)
-
-
-def _roots(volume: Volume) -> tuple[list[Record], list[str]]:
-    """The records of all generations and leases, and the files of those that cannot be read."""
-    found: list[Record] = []
-    unread: list[str] = []
-    for path in _record_files(volume):
-        try:
-            found.append(read_record(path))
-        except FileNotFoundError:
-            # Dropped or deleted meanwhile.
-            continue
-        except StoreError:
-            unread.append(path)
-    return found, unread
-
-
-def _record_files(volume: Volume) -> Iterator[str]:
-    """Leases first: one that becomes a generation meanwhile is found there."""
-    for name in _names(volume.leases):
-        if name.endswith(".json"):
-            yield os.path.join(volume.leases, name)
-    for version in _names(volume.profiles):
-        profile = Profile(volume, version)
-        yield from map(profile.record_path, profile.numbers())
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except FileNotFoundError:
-        return []
