@@ -51,10 +51,14 @@ def put_back(aside: bytes, root: bytes) -> None:
 def remove_folders(root: bytes, folders: list[bytes]) -> None:
     """Removes a folder and those below it (ascending) where they are empty."""
     for folder in (*reversed(folders), b""):
+        place = root + b"/" + folder if folder else root
         try:
-            fs.rmdir(root + b"/" + folder if folder else root)
+            fs.rmdir(place)
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                continue
+            # A stale cache may say of a folder that it is gone.
+            if error.errno != errno.ENOENT or os.path.lexists(place):
                 raise
 
 

@@ -37,7 +37,7 @@ def fill(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ENOENT])
 def test_it_goes_on(store: Store, folder: Path, code: int) -> None:
     """Whichever change ends it, the next run ends well with the same entry, and there is no other:
     half a folder is not taken for another one."""
