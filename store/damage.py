@@ -6,16 +6,26 @@ repair takes out of an entry is kept beside it, in `damaged/<id>.<unique>`, for 
 
 import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from cvs.store import fs
 from cvs.store.digest import EntryId, is_id
 from cvs.store.errors import IntegrityError
 from cvs.store.volume import Volume
 
+if TYPE_CHECKING:
+    from cvs.store.entries import Store
+    from cvs.store.verify import Damage
+
+#: So many entries are named in a hint.
+_NAMED = 4
+
 
 def mark(volume: Volume, entry: EntryId) -> None:
-    """Marks an entry; one that is marked already stays so."""
+    """Marks an entry; one that is marked already stays so. On return the mark is kept, whatever
+    happens."""
     fs.makedirs(os.path.join(volume.damaged, entry))
+    fs.sync_folder(volume.damaged)
 
 
 def clear(volume: Volume, entry: EntryId) -> None:
@@ -37,7 +47,24 @@ def refuse(volume: Volume, entries: Iterable[EntryId]) -> None:
     if not found:
         return
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-    raise IntegrityError(
-        f"entry {found[0][:16]} is damaged{more}",
-        hint=f"cvs store repair {' '.join(entry[:16] for entry in found)}",
-    )
+    raise IntegrityError(f"entry {found[0][:16]} is damaged{more}", hint=cure(*found))
+
+
+def examine(store: "Store", entry: EntryId) -> "list[Damage]":
+    """Verifies an entry; marks it if it is damaged, takes the mark off if it is whole.
+
+    Raises:
+        EntryMissing: the entry is not there; a mark stays.
+    """
+    found = store.verify(entry)
+    if found:
+        mark(store.volume, entry)
+    else:
+        clear(store.volume, entry)
+    return found
+
+
+def cure(*entries: EntryId) -> str:
+    """The command that repairs entries: named if they are few, else whatever is marked."""
+    named = entries if len(entries) <= _NAMED else ()
+    return " ".join(["cvs store repair", *(entry[:16] for entry in named)])

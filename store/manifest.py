@@ -29,7 +29,7 @@ _TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 CHECK_CONTEXT = "cvs 2026 manifest v1"
 _CHECK = b',"check":"%s"}\n'
 _CHECKED = re.compile(rb',"check":"([0-9a-f]{64})"\}\n\Z')
-_CHECK_LENGTH = len(_CHECK) + LENGTH
+_CHECK_LENGTH = len(_CHECK) - len(b"%s") + LENGTH
 
 #: How the file of a file entry may be called; the manifest of another writer may come from afar.
 _CONTENT = re.compile(r"content(\.[a-z0-9]{1,16})?", re.ASCII)
@@ -122,6 +122,23 @@ def decode(data: bytes, where: str) -> Manifest:
         if found[1] != _check(body):
             raise IntegrityError(f"{where} is not a manifest: it was changed after it was written")
         data = body + b"}"
+    return _decoded(data, where)
+
+
+def decode_unchecked(data: bytes, where: str) -> Manifest:
+    """Reads a manifest of which only the check, or what it alone covers, is broken.
+
+    What does not belong to the id may be anything; `identity` must judge the rest.
+
+    Raises:
+        IntegrityError: as `decode`.
+    """
+    if fault := _excess(data):
+        raise IntegrityError(f"{where} is not a manifest: {fault}")
+    return _decoded(data[:-_CHECK_LENGTH] + b"}", where)
+
+
+def _decoded(data: bytes, where: str) -> Manifest:
     try:
         manifest = _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

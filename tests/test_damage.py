@@ -1,13 +1,15 @@
 """Damaged marks."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cvs.store import damage
 from cvs.store.digest import EntryId
-from cvs.store.errors import IntegrityError
+from cvs.store.entries import Store
+from cvs.store.errors import EntryMissing, IntegrityError
 from cvs.store.volume import Volume
 
 ONE, TWO, THREE = (EntryId(digit * 64) for digit in "123")
@@ -41,3 +43,28 @@ def test_refusing(volume: Volume) -> None:
     assert caught.value.hint == f"cvs store repair {ONE[:16]} {TWO[:16]}"
     with pytest.raises(IntegrityError, match=f"entry {TWO[:16]} is damaged$"):
         damage.refuse(volume, [TWO])
+
+
+def test_the_cure_of_many(volume: Volume) -> None:
+    """Of many entries the hint names none: without names all that is marked is repaired."""
+    many = [EntryId(f"{number:064x}") for number in range(5)]
+    assert damage.cure(*many) == "cvs store repair"
+    assert damage.cure(*many[:4]).count(" ") == 6
+
+
+def test_examining(store: Store, small: Callable[..., EntryId]) -> None:
+    """What verifies damaged is marked and what verifies whole is not; one that is gone keeps its
+    mark."""
+    entry = small()
+    path = Path(store.path(entry), "small/file.txt")
+    assert damage.examine(store, entry) == []
+    path.rename(path.with_name("other"))
+    assert [one.path for one in damage.examine(store, entry)] == ["small/file.txt", "small/other"]
+    assert damage.marked(store.volume) == {entry}
+    path.with_name("other").rename(path)
+    assert damage.examine(store, entry) == []
+    assert damage.marked(store.volume) == set()
+    damage.mark(store.volume, ONE)
+    with pytest.raises(EntryMissing):
+        damage.examine(store, ONE)
+    assert damage.marked(store.volume) == {ONE}

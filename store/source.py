@@ -1,0 +1,160 @@
+"""Sources: what may have an entry once more, for a repair.
+
+A source is asked once, for the whole entry; of what it then offers, those files are taken that are
+what the manifest says, wherever they lie. So an offer that is not the same entry may serve all the
+same: a wheel that another Python compiled differs in its bytecode and in nothing else.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from cvs.store import manifest, tree
+from cvs.store.digest import EntryId
+from cvs.store.entries import Store, contents
+from cvs.store.errors import InputError, IntegrityError, SourceError, StoreError
+from cvs.store.ingest import chunks
+from cvs.store.stage import Stage, Staged
+from cvs.store.volume import Volume
+
+
+class Offered(NamedTuple):
+    """One file of an offer, which may be what is wanted."""
+
+    path: bytes
+    """In the offer's folder."""
+    executable: bool | None
+    """What its mode says; None for nothing that counts."""
+
+
+class Offer:
+    """An entry as a source has it.
+
+    Attributes:
+        folder: where its content lies, named as its manifest says.
+        document: its manifest; None where it has none that can be relied upon.
+        contents: what lies in the folder, by path, as the manifest says.
+        stage: where it was written for this repair, so that its files may be moved away; each is
+            as durable as the stage's `synced` says. None if the files are somebody else's.
+    """
+
+    def __init__(
+        self, folder: str, document: manifest.Manifest | None, stage: Stage | None = None
+    ) -> None:
+        self.folder = folder
+        self.document = document
+        self.stage = stage
+        self.contents = {} if document is None else contents(document)
+        self._files: dict[str, list[Offered]] = {}
+        for path, node in self.contents.items():
+            if isinstance(node, tree.File):
+                self._files.setdefault(node.digest, []).append(Offered(path, node.executable))
+
+    def find(self, path: bytes, wanted: tree.File) -> list[Offered]:
+        """The files that should have the digest of `wanted`, which belongs at `path`."""
+        if self.document is None:
+            return [Offered(path, None)]
+        found = self._files.get(wanted.digest, [])
+        return sorted(found, key=lambda one: one.path != path)
+
+    def forget(self, wanted: tree.File, moved: Offered) -> None:
+        """Says that a file with the digest of `wanted` was moved away."""
+        self._files[wanted.digest].remove(moved)
+
+    def read(self, path: bytes, size: int) -> Iterator[memoryview]:
+        """The bytes of a file, in pieces; none of them was compared with anything yet.
+
+        Raises:
+            SourceError: it is no file of that size, or cannot be read.
+        """
+        place = os.path.join(os.fsencode(self.folder), path)
+        try:
+            status = os.lstat(place)
+            if not stat.S_ISREG(status.st_mode):
+                raise SourceError("it is not a file there")
+            if status.st_size != size:
+                raise SourceError(f"it has {status.st_size} bytes there instead of {size}")
+            yield from chunks(place)
+        except FileNotFoundError:
+            raise SourceError("it is not there") from None
+        except OSError as error:
+            raise SourceError(f"it cannot be read there: {error.strerror}") from None
+
+
+class Source(Protocol):
+    """What may have an entry once more."""
+
+    @property
+    def shown(self) -> str:
+        """What users call it; without credentials."""
+
+    @property
+    def origin(self) -> str:
+        """What the entry's manifest should say of where it came from; "" if that is unknown."""
+
+    def open(self, store: Store, entry: EntryId) -> AbstractContextManager[Offer]:
+        """What it has of an entry, there for as long as the context lasts.
+
+        Raises:
+            CvsError: nothing; says why.
+        """
+
+
+class Maker:
+    """A source that writes an entry anew: what a commit, a wheel or a model is, fetched again.
+
+    Args:
+        write: writes it into a stage of the store that is repaired; raises CvsError if it cannot.
+    """
+
+    def __init__(self, shown: str, write: Callable[[Stage], Staged], origin: str = "") -> None:
+        self.shown = shown
+        self.origin = origin
+        self._write = write
+
+    @contextlib.contextmanager
+    def open(self, store: Store, entry: EntryId) -> Iterator[Offer]:
+        """Writes the entry; digests are those of the bytes that were written."""
+        with store.stage() as stage:
+            staged = self._write(stage)
+            yield Offer(staged.folder, staged.manifest, stage)
+
+
+class OtherStore:
+    """Another volume's store, of which only what is needed is read.
+
+    Args:
+        root: the volume's root, as COMFY_CACHE_ROOT would name it.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.shown = root
+        self.origin = ""
+        self._store = Store(Volume(root))
+
+    def check(self) -> None:
+        """Raises InputError unless there is a volume that this code can read."""
+        if not self._store.volume.exists():
+            raise InputError(f"{self.shown} is not a volume of cvs")
+        self._store.volume.check()
+
+    @contextlib.contextmanager
+    def open(self, store: Store, entry: EntryId) -> Iterator[Offer]:
+        """What lies there under the entry's name, whole or not: each file is compared anyhow."""
+        folder = self._store.path(entry)
+        if not os.path.isdir(folder):
+            raise SourceError("it does not have the entry")
+        if os.path.samefile(self._store.volume.store, store.volume.store):
+            raise SourceError("it is the same store")
+        yield Offer(folder, self._document(entry))
+
+    def _document(self, entry: EntryId) -> manifest.Manifest | None:
+        try:
+            document = self._store.manifest(entry)
+            return document if manifest.identity(document) == entry else None
+        except (StoreError, IntegrityError, tree.TreeError, OSError):
+            # Damaged there as well: its files may be sound.
+            return None
