@@ -251,8 +251,7 @@ def damaged(subject: Subject) -> Iterator[Finding]:
     marked = sorted(damage.marked(subject.volume))
     if marked:
         text = f"{len(marked)} entries were found damaged: {_some(marked)}"
-        cure = "remove each of them from store/, then `cvs realize ID --locked` for each version"
-        yield Finding("damaged", "broken", text, cure)
+        yield Finding("damaged", "broken", text, damage.cure(*marked[:_NAMED]))
     aside = [name for name in _names(folder) if is_id(name.partition(".")[0]) and "." in name]
     if aside:
         total = sum(_bytes_below(os.path.join(folder, name)) for name in aside)
