@@ -53,17 +53,18 @@ class Lease:
     def take(cls, volume: Volume, record: Record) -> Self:
         """Writes a lease; on return it is visible to every later reader."""
         lease = cls(volume, fs.unique())
-        with Scratch(volume.tmp) as scratch:
-            staged = os.path.join(scratch.folder, "lease")
-            fs.write_synced(staged, encode(record), 0o444)
-            try:
+        try:
+            with Scratch(volume.tmp) as scratch:
+                staged = os.path.join(scratch.folder, "lease")
+                fs.write_synced(staged, encode(record), 0o444)
                 # Nobody else has the name: where it is taken, an answer was lost.
                 with contextlib.suppress(FileExistsError):
                     fs.mkdir(lease.heartbeat)
                 fs.rename(staged, lease.path)
-            except BaseException:
-                lease.drop()
-                raise
+        except BaseException:
+            # Also a Ctrl-C while the scratch folder goes.
+            lease.drop()
+            raise
         return lease
 
     @classmethod

@@ -106,6 +106,31 @@ def test_taking_may_fail(volume: Volume) -> None:
     assert number > 5
 
 
+def test_taking_may_be_interrupted(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C at whichever change, the last one included, leaves no lease that nobody drops."""
+    number, interrupted = 0, True
+    while interrupted:
+        number += 1
+        calls: list[str] = []
+
+        def interrupt(call: str, _: object, seen: list[str] = calls, number: int = number) -> None:
+            seen.append(call)
+            if len(seen) == number:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fs, "observer", interrupt)
+            try:
+                lease = Lease.take(volume, locks.record())
+                interrupted = False
+            except KeyboardInterrupt:
+                assert os.listdir(volume.leases) == []
+                assert leftovers(volume) == []
+    lease.drop()
+
+    assert number > 6
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_dropping_goes_on(volume: Volume, number: int) -> None:
     """One error of the volume ends no drop: what is left would keep its closure."""
