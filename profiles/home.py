@@ -68,6 +68,8 @@ def point(home: str, profile: Profile, *, replace: bool) -> str | None:
     check(home, profile.volume, replace=replace)
     wanted = target(home, profile)
     fs.makedirs(os.path.dirname(home))
+    # What a process left that was killed when its link was made: nothing else may be left to do.
+    scratch.sweep(os.path.dirname(home), scratch.BESIDE)
     moved = None
     if _is_ours(home):
         if os.readlink(home) == wanted:

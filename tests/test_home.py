@@ -327,6 +327,15 @@ def test_moving_aside_twice_at_once(profile: Profile, place: Path) -> None:
     assert all((Path(str(name)) / "output" / "picture.png").is_file() for name in moved)
 
 
+def test_what_a_killed_one_left_goes(profile: Profile, place: Path) -> None:
+    """Also where the link was made already and is as it should be."""
+    point(place, profile)
+    (place.parent / (".cvs-" + "0" * 32)).mkdir()
+    point(place, profile)
+
+    assert os.listdir(place.parent) == [place.name]
+
+
 # Which version is there.
 
 
