@@ -50,6 +50,17 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says how much was counted by tests that count: what they recorded as `kills` and `errors`."""
+    passed = terminalreporter.stats.get("passed", [])
+    for what in ("kills", "errors"):
+        found = [
+            value for report in passed for name, value in report.user_properties if name == what
+        ]
+        if found:
+            terminalreporter.write_line(f"{what}: {sum(found)} were tried")
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

@@ -1,249 +1,138 @@
-"""Realizing an update that is killed, interrupted or refused by the file system at any call.
+"""Every operation is killed, refused or interrupted by the file system at any of its calls.
 
-The update changes a node, adds a model, makes the environment anew and takes a new COMFY_HOME: it
-goes through every step of a realize. The generation in use is sound whatever happens, and the next
-realize goes on from what was stored.
+Whatever happens: no half entry lies under a valid name, every version that was in use still is, an
+error is one sentence, and the next run succeeds without hand work, stores nothing again and leaves
+no scrap. Each operation is tried on a local disk and as on a network volume.
 """
 
 import errno
-import json
 import os
-import shutil
+import random
 import subprocess
-import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
-from crash_runner import CHANGED, GROWING
+from crash_operations import OPERATIONS
+from crashing import NETWORK, Crashes, Operation, count_calls, go_wrong
 from faults import assert_whole
-from world import PATIENCE, Material, World
+from world import Material, World
 
 pytest_plugins = ["world_fixtures"]
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(3600)]
 
-RUNNER = Path(__file__).with_name("crash_runner.py")
+Record = Callable[[str, object], None]
 
-#: Into how many tests the calls of one kind of failure are parted.
-PARTS = 3
+KILLS = ("SIGKILL", "half SIGKILL")
+ERRORS = (
+    *("EIO", "ENOSPC", "EDQUOT", "EINTR", "EMFILE", "ENOENT"),
+    *("after EIO", "after EEXIST", "after ENOENT"),
+    *("half", "half ENOSPC", "half EDQUOT", "from ENOSPC", "from EDQUOT"),
+)
 
-#: Removing what is unfinished may be what fails or is interrupted: then something is left.
-CLEANING = ("unlink", "rmdir")
 
-#: How an error is told: of the volume, and of this host's own disk.
-MEANINGS = {
-    errno.EIO: ("the file system does not answer", os.strerror(errno.EIO)),
-    errno.EDQUOT: ("the quota is used up", os.strerror(errno.EDQUOT)),
-    errno.ENOSPC: ("no space is left", os.strerror(errno.ENOSPC)),
+class Amount(NamedTuple):
+    """How many runs of an operation go wrong: in a usual run of the tests, and in a nightly one."""
+
+    kills: tuple[int, int]
+    errors: tuple[int, int]
+
+
+#: Nightly these are all calls, but for those of which there are too many; fewer calls than now are
+#: an operation that became cheaper.
+AMOUNTS = {
+    "first": Amount((6, 400), (20, 500)),
+    "update": Amount((20, 400), (60, 1000)),
+    "switch": Amount((8, 50), (40, 350)),
+    "replace": Amount((6, 25), (30, 180)),
+    "rollback": Amount((20, 150), (150, 1300)),
+    "delete": Amount((20, 110), (80, 700)),
+    "add small.gguf": Amount((10, 30), (60, 250)),
+    "add large.gguf": Amount((10, 40), (60, 350)),
+    "add folder": Amount((20, 220), (150, 1600)),
+    "add folder --workers": Amount((20, 220), (80, 1200)),
+    "add small.gguf --move": Amount((8, 20), (40, 130)),
+    "add folder --move": Amount((20, 200), (80, 1200)),
+    "publish": Amount((20, 150), (120, 1200)),
+    "clone": Amount((12, 14), (40, 90)),
 }
 
+WORKERS = "add folder --workers"
 
-@pytest.fixture
-def world(memory: Path, the_material: Material) -> World:
-    """A world in memory whose `demo` is realized, and the spec of its update."""
-    folder = memory / "world"
-    folder.mkdir()
-    made = World(folder, the_material)
-    made.spec()
-    made.realize()
-    (folder / "sources" / "other").write_bytes(b"another model")
-    demo = {
-        "source": str(made.model),
-        "target_path": "checkpoints/demo.safetensors",
-        "checksum": f"sha256:{made.material.sha256}",
-    }
-    other = {"source": str(folder / "sources" / "other"), "target_path": "vae/other"}
-    made.spec(custom_nodes=[made.node(made.material.v2)], models=[demo, other])
-    shutil.rmtree(made.local_root)
-    made.home = folder / "twin"
-    made.environment["TMPDIR"] = str(folder / "temporary")
-    (folder / "temporary").mkdir()
-    template = memory / "template"
-    template.mkdir()
-    for name in CHANGED:
-        source = folder / name
-        if source.is_symlink():
-            (template / name).symlink_to(os.readlink(source))
-        elif source.is_dir():
-            shutil.copytree(source, template / name, symlinks=True)
-    return made
+EVERY = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda found: found.name)
 
 
-class Runs:
-    """The runs of one kind of failure."""
-
-    def __init__(self, world: World, what: str, part: int, of: int = PARTS) -> None:
-        order = {
-            "template": str(world.folder.parent / "template"),
-            "folder": str(world.folder),
-            "log": str(world.folder.parent / "log"),
-            "environment": world.environment | {"COMFY_HOME": str(world.home)},
-            "arguments": ["realize", "demo", *world.local],
-            "what": what,
-            "part": part,
-            "of": of,
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, str(RUNNER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=world.environment,
-        )
-        self._say(json.dumps(order))
-        first = self._hear()
-        assert first["status"] == 0, first
-        self.calls: list[str] = first["calls"]
-
-    def _say(self, text: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(text + "\n")
-        self.process.stdin.flush()
-
-    def _hear(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        return json.loads(line) if line else None
-
-    def __iter__(self) -> Iterator[tuple[str, int, str]]:
-        """Every run that went wrong: the call, the status and what was said."""
-        count = 0
-        while (found := self._hear()) is not None:
-            count += 1
-            yield self.calls[found["number"] - 1], found["status"], found["text"]
-            self._say("next")
-        assert self.process.wait(PATIENCE) == 0
-        assert count > 10
-
-    def again(self) -> tuple[int, str]:
-        """Lets the next realize run; its status and what was said."""
-        self._say("again")
-        found = self._hear()
-        return found["status"], found["text"]
-
-    def __enter__(self) -> "Runs":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self.process:
-            self.process.kill()
+@pytest.fixture(scope="module")
+def crashes(tmp_path_factory: pytest.TempPathFactory, the_material: Material) -> Iterator[Crashes]:
+    """A world in memory where the machine has one, for all tests of a process."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tmp_path_factory.mktemp("crashes")
+    with (
+        tempfile.TemporaryDirectory(dir=memory, prefix="cvs-test-") as folder,
+        Crashes(Path(folder), the_material) as made,
+    ):
+        yield made
 
 
-def inodes(world: World) -> dict[str, int]:
-    return {entry: os.stat(world.store.path(entry)).st_ino for entry in world.store.ids()}
+def let_go_wrong(
+    crashes: Crashes, operation: Operation, faults: Sequence[str], amount: int
+) -> None:
+    """Lets so many runs go wrong, each at another call or in another way."""
+    cases = [
+        (fault, number, filesystem)
+        for filesystem in ("", NETWORK)
+        for calls in [count_calls(crashes, operation, filesystem)]
+        for fault in faults
+        for number in range(1, calls(fault) + 1)
+    ]
+    # Some of all kinds, and the same ones every time.
+    random.Random(operation.name).shuffle(cases)
+    met = 0
+    for case in cases:
+        if met < amount:
+            met += go_wrong(crashes, operation, *case)
+    assert met == amount, f"there are only {len(cases)}"
 
 
-def version_of(view: Path) -> str:
-    text = (view / "custom_nodes" / "demo-node" / "__init__.py").read_text()
-    return next(line for line in text.splitlines() if line.startswith("VERSION"))
+def test_amounts() -> None:
+    """What is counted is as much as was meant, and every operation is tried."""
+    assert [operation.name for operation in OPERATIONS] == list(AMOUNTS)
+    for nightly, kills, errors in ((False, 200, 1000), (True, 2000, 10000)):
+        assert sum(amount.kills[nightly] for amount in AMOUNTS.values()) >= kills
+        assert sum(amount.errors[nightly] for amount in AMOUNTS.values()) >= errors
 
 
-def assert_old_is_sound(world: World) -> None:
-    """Whatever is current is whole; generation 1 is there; no entry is damaged."""
-    profile = world.profile()
-    assert_whole(world.store)
-    current = profile.current()
-    assert current in (1, 2)
-    for number in profile.numbers():
-        for entry in profile.record(number).entries:
-            assert world.store.has(entry)
-    for number in {1, current}:
-        view = Path(profile.view(number))
-        assert (view / "main.py").stat().st_size > 0
-        assert version_of(view) == f'VERSION = "{number}"'
-        assert (view / "models" / "checkpoints" / "demo.safetensors").is_file()
-        assert (view / "user").is_dir()
-    assert world.lock()["version_id"] == "demo"
+@EVERY
+def test_killed(
+    crashes: Crashes, operation: Operation, nightly: bool, record_property: Record
+) -> None:
+    """Killed before any call, or amid a write."""
+    amount = AMOUNTS[operation.name].kills[nightly]
+    let_go_wrong(crashes, operation, KILLS, amount)
+    record_property("kills", amount)
 
 
-def assert_done(world: World, before: dict[str, int]) -> None:
-    """The update is there; what was stored before it was not stored again."""
-    profile = world.profile()
-    assert profile.current() == profile.numbers()[-1]
-    assert version_of(world.home) == 'VERSION = "2"'
-    assert (world.home / "models" / "vae" / "other").read_bytes() == b"another model"
-    assert (world.home / "main.py").is_file()
-    after = inodes(world)
-    assert before.items() <= after.items()
-    assert len(after) == 7
+@EVERY
+def test_refused(
+    crashes: Crashes, operation: Operation, nightly: bool, record_property: Record
+) -> None:
+    """An error at any call, or after it was done; a write that is short; space that is used up."""
+    amount = AMOUNTS[operation.name].errors[nightly]
+    let_go_wrong(crashes, operation, ERRORS, amount)
+    record_property("errors", amount)
 
 
-def unfinished(world: World) -> list[str]:
-    """What is left of work that did not end."""
-    made = world.local_root / "environments"
-    folders = [world.cache / "tmp", world.cache / "leases", made, world.folder]
-    folders += [world.cache / "resolved", Path(world.profile().folder)]
-    found = [name for folder in folders if folder.is_dir() for name in os.listdir(folder)]
-    known = {"current", "demo.lock.json", *os.listdir(world.folder.parent / "template")}
-    known |= {"temporary", "repos", "wheels", "sources", "local", world.home.name}
-    if made.is_dir():
-        known |= {name for name in os.listdir(made) if not name.startswith(".new-")}
-    generations = {f"{n}{end}" for n in (1, 2) for end in ("", ".json", ".link")}
-    return sorted(set(found) - known - generations)
+@EVERY
+def test_interrupted(crashes: Crashes, operation: Operation, nightly: bool) -> None:
+    """Ctrl-C at any call is one sentence and leaves nothing unfinished."""
+    let_go_wrong(crashes, operation, ["SIGINT"], 14 if nightly else 5)
 
 
-def go_on(runs: Runs, world: World) -> None:
-    """The next realize ends well and stores nothing again."""
-    before = inodes(world)
-    assert runs.again()[0] == 0
-    assert_done(world, before)
-
-
-@pytest.mark.parametrize("part", range(PARTS))
-def test_killed(world: World, part: int) -> None:
-    """Killed at any call: the old generation is sound and the next realize succeeds."""
-    with Runs(world, "SIGKILL", part) as runs:
-        for count, (call, status, text) in enumerate(runs):
-            assert (status, text) == (9, ""), call
-            assert_old_is_sound(world)
-            if count % 2 == 0:
-                go_on(runs, world)
-
-
-@pytest.mark.parametrize(
-    ("what", "part", "of"),
-    [("EIO", 0, 4), ("EIO", 2, 4), ("EDQUOT", 1, 4), ("FULL", 3, 4)],
-)
-def test_refused(world: World, what: str, part: int, of: int) -> None:
-    """An error of the file system at any call, or space that is used up from there on, is one
-    sentence; the next realize goes on from what was stored."""
-    code = errno.ENOSPC if what == "FULL" else getattr(errno, what)
-    with Runs(world, what, part, of) as runs:
-        for count, (call, status, text) in enumerate(runs):
-            if os.waitstatus_to_exitcode(status) == 0:
-                # A scrap that could not be removed, or advice that could not be noted.
-                assert_done(world, {})
-            elif what == "EIO" or call in GROWING:
-                assert_refused(world, call, status, text, code)
-            if count % 5 == 0:
-                go_on(runs, world)
-
-
-def assert_refused(world: World, call: str, status: int, text: str, code: int) -> None:
-    """One sentence, exit 2, nothing unfinished left, the old generation sound."""
-    assert os.waitstatus_to_exitcode(status) == 2, (call, text)
-    said = [line for line in text.splitlines() if not line.startswith("hint: ")]
-    assert len(said) == 1, text
-    assert said[0].startswith("error: ")
-    assert str(world.folder) in said[0], text
-    assert any(words in said[0] for words in MEANINGS[code]), (call, text)
-    assert_old_is_sound(world)
-    if call not in CLEANING:
-        assert unfinished(world) == [], call
-
-
-@pytest.mark.parametrize("part", range(2))
-def test_interrupted(world: World, part: int) -> None:
-    """Ctrl-C at any call: one sentence, exit 130, nothing unfinished left."""
-    message = "interrupted: nothing is broken, run it again to go on\n"
-    with Runs(world, "SIGINT", part, 5) as runs:
-        for count, (call, status, text) in enumerate(runs):
-            assert (os.waitstatus_to_exitcode(status), text) == (130, message), call
-            assert_old_is_sound(world)
-            if call not in CLEANING:
-                assert unfinished(world) == [], call
-            if count % 5 == 0:
-                go_on(runs, world)
+def test_a_process_of_several_is_killed(crashes: Crashes, nightly: bool) -> None:
+    """A worker that is killed is an error; workers whose parent is killed end as well."""
+    (operation,) = [one for one in OPERATIONS if one.name == WORKERS]
+    let_go_wrong(crashes, operation, ["alone SIGKILL"], 200 if nightly else 12)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
@@ -261,6 +150,11 @@ def test_full_volume(tmp_path: Path, the_material: Material) -> None:
         subprocess.run(["umount", "-l", str(mounted)], check=True)
 
 
+def version_of(view: Path) -> str:
+    text = (view / "custom_nodes" / "demo-node" / "__init__.py").read_text()
+    return next(line for line in text.splitlines() if line.startswith("VERSION"))
+
+
 def full_volume(world: World, mounted: Path) -> None:
     world.cache = mounted / "cache"
     world.environment["COMFY_CACHE_ROOT"] = str(world.cache)
@@ -276,7 +170,7 @@ def full_volume(world: World, mounted: Path) -> None:
 
     assert done[:2] == (2, "")
     assert done.err.startswith(f"error: no space is left: {world.cache}")
-    assert "hint: free some space and run it again: what was stored is kept" in done.err
+    assert "run it again: what was stored is kept" in done.err
     after = {path: found[:2] for path, found in world.listing().items()}
     lock = "mounted/cache/resolved/demo.lock.json"
     assert {**before, lock: after[lock]} == after, "the lock alone was resolved"

@@ -1,0 +1,221 @@
+"""The operations that test_crash.py lets go wrong: with what each begins, and what it makes."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from crashing import Crashes, Operation, remove
+from world import World
+
+from cvs.store import copying
+from cvs.store.manifest import SetManifest
+
+
+def _models(world: World, *more: str) -> list[dict[str, Any]]:
+    first = {
+        "source": str(world.model),
+        "target_path": "checkpoints/demo.safetensors",
+        "checksum": f"sha256:{world.material.sha256}",
+    }
+    others = [
+        {"source": str(world.folder / "sources" / n), "target_path": f"vae/{n}"} for n in more
+    ]
+    return [first, *others]
+
+
+def _realize(world: World, version: str = "demo", *options: str) -> list[str]:
+    return ["realize", version, *world.local, *options]
+
+
+def empty(crashes: Crashes) -> None:
+    """A spec and no volume."""
+    crashes.world.spec()
+
+
+def one(crashes: Crashes) -> None:
+    """`demo` at COMFY_HOME with one generation, and `second` without nodes and models beside it."""
+    world = crashes.world
+    world.spec()
+    crashes.ok(*_realize(world))
+    world.spec("second", custom_nodes=[], models=[])
+    crashes.ok(*_realize(world, "second", "--target", f"{world.folder}/twin"))
+
+
+def changed(crashes: Crashes) -> None:
+    """Besides, another node commit and a model more in the spec of `demo`, and no environment."""
+    one(crashes)
+    world = crashes.world
+    (world.folder / "sources" / "other").write_bytes(b"another model")
+    node = world.node(world.material.v2)
+    world.spec(custom_nodes=[node], models=_models(world, "other"))
+    for path in (world.local_root / "environments").iterdir():
+        remove(path)
+
+
+def two(crashes: Crashes) -> None:
+    """`demo` with two generations, the second of which is current."""
+    changed(crashes)
+    crashes.ok(*_realize(crashes.world))
+
+
+def viewless(crashes: Crashes) -> None:
+    """Besides, no view of the first: it lies on another volume's copy, say."""
+    two(crashes)
+    remove(Path(crashes.world.profile().view(1)))
+
+
+def elsewhere(crashes: Crashes) -> None:
+    """Besides, COMFY_HOME leads to `second`, and the spec of `demo` asks for its first commit."""
+    two(crashes)
+    world = crashes.world
+    crashes.ok(*_realize(world, "second"))
+    world.spec()
+
+
+def real(crashes: Crashes) -> None:
+    """Besides, a real folder at COMFY_HOME."""
+    one(crashes)
+    home = crashes.world.home
+    home.unlink()
+    (home / "output").mkdir(parents=True)
+    (home / "output" / "picture").write_bytes(b"a picture")
+
+
+def loose(crashes: Crashes) -> None:
+    """Besides, files and folders of the user's."""
+    one(crashes)
+    loose = crashes.world.folder / "loose"
+    for number in range(24):
+        path = loose / "folder" / f"{number % 5}" / "below" / f"{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("some text\n" * number)
+    (loose / "folder" / "empty").mkdir()
+    (loose / "folder" / "run").write_text("#!/bin/sh\n")
+    (loose / "folder" / "run").chmod(0o755)
+    (loose / "folder" / "link").symlink_to("0/below/5")
+    (loose / "small.gguf").write_bytes(b"GGUF" + bytes(1 << 20))
+    with open(loose / "large.gguf", "wb") as file:
+        file.write(b"GGUF")
+        file.truncate(copying.LARGE + 1)
+
+
+def _updated(world: World) -> None:
+    assert (
+        'VERSION = "2"' in (world.folder / "fresh/custom_nodes/demo-node/__init__.py").read_text()
+    )
+    assert (world.folder / "fresh" / "models" / "vae" / "other").read_bytes() == b"another model"
+
+
+def _at_home(world: World) -> None:
+    assert os.path.samefile(world.home, world.cache / "profiles" / "demo" / "current")
+
+
+def _moved(world: World) -> None:
+    """Nothing of the user's is lost, and it lies where the name says it."""
+    _at_home(world)
+    assert not (world.home / "output" / "picture").exists()
+    _picture(world)
+
+
+def _picture(world: World) -> None:
+    places = [world.home, *world.folder.glob("ComfyUI.before-cvs-*")]
+    (found,) = [place for place in places if (place / "output" / "picture").exists()]
+    assert (found / "output" / "picture").read_bytes() == b"a picture"
+
+
+def _deleted(world: World) -> None:
+    for path in ("profiles/demo", "state/demo", "resolved/demo.lock.json"):
+        assert not os.path.lexists(world.cache / path)
+    assert not os.path.lexists(world.versions / "demo.json")
+    assert not os.path.lexists(world.home)
+
+
+def _origins(world: World) -> list[str]:
+    return sorted(world.store.manifest(entry).origin for entry in world.store.ids())
+
+
+def _added(world: World, *names: str, gone: bool = False) -> None:
+    found = _origins(world)
+    assert [found.count(name) for name in names] == [1] * len(names)
+    left = {"folder", "small.gguf", "large.gguf"} - (set(names) if gone else set())
+    assert left == set(os.listdir(world.folder / "loose"))
+
+
+def _published(world: World) -> None:
+    found = _origins(world)
+    assert [found.count(name) for name in ("model", "several", "both")] == [1, 1, 1]
+    sets = [world.store.manifest(entry) for entry in world.store.ids()]
+    assert any(isinstance(one, SetManifest) and one.origin == "both" for one in sets)
+
+
+def _cloned(world: World) -> None:
+    assert b'"version_id": "copy"' in (world.versions / "copy.json").read_bytes()
+
+
+def _kept(world: World, name: str) -> None:
+    """What the user had is where it was or in the store, all of it."""
+    path = world.folder / "loose" / name
+    if not path.exists():
+        assert _origins(world).count(name) == 1
+    elif path.is_file():
+        assert path.read_bytes()[:4] == b"GGUF"
+    elif _origins(world).count(name) == 0:
+        assert sum(len(files) for _, _, files in os.walk(path)) == 26
+
+
+def _add(name: str, option: str = "") -> Operation:
+    moves = option == "--move"
+    return Operation(
+        f"add {name} {option}".strip(),
+        loose,
+        lambda world: ["add", str(world.cache), f"{world.folder}/loose/{name}", option],
+        ONE,
+        ONE,
+        lambda world: _added(world, name, gone=moves),
+        "is not there" if moves else None,
+        lambda world: _kept(world, name),
+    )
+
+
+ONE: dict[str, int | None] = {"demo": 1, "second": 1}
+TWO: dict[str, int | None] = {"demo": 2, "second": 1}
+
+OPERATIONS = (
+    Operation("first", empty, _realize, {"demo": None}, {"demo": 1}, _at_home),
+    Operation(
+        "update",
+        changed,
+        lambda world: _realize(world, "demo", "--target", f"{world.folder}/fresh"),
+        ONE,
+        TWO,
+        _updated,
+    ),
+    Operation("switch", elsewhere, _realize, TWO, ONE, _at_home),
+    Operation(
+        "replace",
+        real,
+        lambda world: _realize(world, "demo", "--replace"),
+        ONE,
+        ONE,
+        _moved,
+        kept=_picture,
+    ),
+    Operation("rollback", viewless, lambda _: ["rollback", "demo", "1"], TWO, ONE),
+    Operation(
+        "delete",
+        one,
+        lambda _: ["delete", "demo", "--remove-spec", "--purge-state"],
+        ONE,
+        {"demo": None, "second": 1},
+        _deleted,
+        "there is nothing of 'demo' to delete",
+    ),
+    _add("small.gguf"),
+    _add("large.gguf"),
+    _add("folder"),
+    _add("folder", "--workers"),
+    _add("small.gguf", "--move"),
+    _add("folder", "--move"),
+    Operation("publish", one, lambda world: ["publish", str(world.cache)], ONE, ONE, _published),
+    Operation("clone", one, lambda _: ["clone", "demo", "copy", "--force"], ONE, ONE, _cloned),
+)
