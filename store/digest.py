@@ -47,7 +47,7 @@ def is_prefix(text: str) -> bool:
     return SHORTEST_PREFIX <= len(text) <= LENGTH and _HEX.issuperset(text)
 
 
-def derive(context: str, *parts: bytes | memoryview) -> bytes:
+def derive(context: str, *parts: bytes | bytearray | memoryview) -> bytes:
     """BLAKE3 in derive-key mode over the concatenated parts: 32 bytes."""
     hasher = blake3(derive_key_context=context)
     for part in parts:

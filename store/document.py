@@ -88,10 +88,12 @@ def read_stored(path: str, limit: int) -> bytes:
     # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise IntegrityError(f"{path} is not a file")
         with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(limit + 1)
+            # What is asked for is allocated: that is what there is, and one byte to see its end.
+            data = file.read(min(status.st_size, limit) + 1)
     finally:
         os.close(descriptor)
     if len(data) > limit:

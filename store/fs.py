@@ -225,7 +225,7 @@ def close(descriptor: int) -> None:
         return
 
 
-def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_file(path: Path, data: bytes | bytearray, mode: int = 0o644) -> None:
     """Creates `path` with `data`, not yet synced."""
     descriptor = create(path, mode)
     try:
@@ -234,7 +234,7 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
         close(descriptor)
 
 
-def write_synced(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_synced(path: Path, data: bytes | bytearray, mode: int = 0o644) -> None:
     """Creates `path` with `data` and waits until the file system has it."""
     descriptor = create(path, mode)
     try:

@@ -83,6 +83,7 @@ class SetManifest(_Document, frozen=True, tag="set"):
 
 Manifest = FileManifest | TreeManifest | SetManifest
 
+_ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[Manifest] = msgspec.json.Decoder(Manifest)
 
 
@@ -99,20 +100,23 @@ def identity(manifest: Manifest) -> EntryId:
     return tree.set_id(manifest.members)
 
 
-def encode(manifest: Manifest) -> bytes:
+def encode(manifest: Manifest) -> bytes | bytearray:
     """The bytes of `manifest.json`: JSON on one line with its check, and a final newline.
 
     Raises:
         TreeError: its names make it larger than any reader takes.
     """
-    body = msgspec.json.encode(manifest)[:-1]
-    data = body + _CHECK % _check(body)
+    data = bytearray()
+    _ENCODER.encode_into(manifest, data)
+    # In place: that of a large tree is many megabytes.
+    del data[-1:]
+    data += _CHECK % _check(data)
     if len(data) > SIZE_LIMIT:
         raise tree.TreeError(f"the entry's manifest would be larger than {SIZE_LIMIT >> 20} MiB")
     return data
 
 
-def decode(data: bytes, where: str) -> Manifest:
+def decode(data: bytes | bytearray, where: str) -> Manifest:
     """Reads a manifest; whether it fits an entry's name is for `identity` to say.
 
     Raises:
@@ -129,7 +133,7 @@ def decode(data: bytes, where: str) -> Manifest:
     return _decoded(data, where)
 
 
-def decode_unchecked(data: bytes, where: str) -> Manifest:
+def decode_unchecked(data: bytes | bytearray, where: str) -> Manifest:
     """Reads a manifest of which only the check, or what it alone covers, is broken.
 
     What does not belong to the id may be anything; `identity` must judge the rest.
@@ -142,7 +146,7 @@ def decode_unchecked(data: bytes, where: str) -> Manifest:
     return _decoded(data[:-_CHECK_LENGTH] + b"}", where)
 
 
-def _decoded(data: bytes, where: str) -> Manifest:
+def _decoded(data: bytes | bytearray, where: str) -> Manifest:
     try:
         manifest = _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -157,11 +161,11 @@ def _decoded(data: bytes, where: str) -> Manifest:
     return manifest
 
 
-def _check(body: bytes | memoryview) -> bytes:
+def _check(body: bytes | bytearray | memoryview) -> bytes:
     return derive(CHECK_CONTEXT, body).hex().encode()
 
 
-def _excess(data: bytes) -> str | None:
+def _excess(data: bytes | bytearray) -> str | None:
     """What would fill the memory before anything of it can be judged."""
     if len(data) > SIZE_LIMIT:
         return f"it is larger than {SIZE_LIMIT >> 20} MiB"
