@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import stat
 import struct
@@ -175,22 +176,21 @@ class _Tree:
             results = workers.spread(
                 work, count, _RESULT.size, workers=workers.count_for(local), task=task
             )
-            rows = list(_RESULT.iter_unpack(results))
-            for path, (digest, size, executable, _, _) in zip(found.files, rows, strict=True):
+            rows = zip(found.files, _RESULT.iter_unpack(results), strict=True)
+            for path, (digest, size, executable, _, _) in rows:
                 writer.taken(path, size, digest, executable)
             for path, link in found.links:
                 writer.link(path, link)
             entry = _publish(self._store, writer.finish(origin=self._origin), self._move)
         if self._move:
-            self._clear(entry, found, rows)
+            self._clear(entry, found, results)
         return entry
 
-    def _clear(
-        self, entry: EntryId, found: _Found, rows: list[tuple[bytes, int, bool, int, int]]
-    ) -> None:
+    def _clear(self, entry: EntryId, found: _Found, results: memoryview) -> None:
         """Removes what was adopted, and nothing that came later or was changed since."""
         root = moving.set_aside(self._root, entry)
-        for path, (_, size, _, inode, changed) in zip(found.files, rows, strict=True):
+        rows = zip(found.files, _RESULT.iter_unpack(results), strict=True)
+        for path, (_, size, _, inode, changed) in rows:
             _remove(root + b"/" + path, (inode, size, changed))
         for path, link in found.links:
             place = root + b"/" + path
@@ -206,9 +206,13 @@ def _walk(root: bytes) -> _Found:
     while waiting:
         prefix = waiting.pop()
         with os.scandir(root + b"/" + prefix) as scan:
-            items = list(scan)
+            items = list(itertools.islice(scan, tree.NODE_LIMIT + 1))
+        if len(items) + sum(map(len, found)) > tree.NODE_LIMIT:
+            raise tree.TreeError(f"{os.fsdecode(root)} has more than {tree.NODE_LIMIT:,} files")
         for item in items:
             path = prefix + item.name
+            # Here already: what lies deeper may have a path that no call takes.
+            tree.check_path(path)
             if item.is_symlink():
                 found.links.append((path, os.readlink(item.path)))
             elif item.is_dir(follow_symlinks=False):

@@ -447,3 +447,16 @@ def test_a_killed_move_goes_on(store: Store, beside: Path) -> None:
         fs.remove_tree(store.volume.store)
         store.volume.prepare()
     assert number > 15
+
+
+def test_a_folder_of_too_many_files(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that no tree can be is refused before anything is copied."""
+    monkeypatch.setattr("cvs.store.tree.NODE_LIMIT", 3)
+    (tmp_path / "x/y").mkdir(parents=True)
+    for name in ("a", "b", "y/c"):
+        (tmp_path / "x" / name).write_bytes(b"")
+    with pytest.raises(tree.TreeError, match=r"/x has more than 3 files$"):
+        add_path(store, str(tmp_path / "x"))
+    assert os.listdir(store.volume.tmp) == []
