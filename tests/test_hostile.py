@@ -1,18 +1,24 @@
 """Hostile inputs: a reader takes them or says in one sentence why not, and touches nothing else."""
 
+import os
+import subprocess
 from pathlib import Path
 
+import gitserver
 import hostile_documents as documents
+import hostile_trees as trees
 import hostile_wheels as wheels
 import pytest
 import wheelmaker
 import zipmaker
 from hostile import Case, each, judge, nothing_else_touched
 
-from cvs.store import document, manifest, record
+from cvs.store import document, ingest, manifest, record
+from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.volume import Volume
-from cvs.versions import interpreter, lock, spec, wheel
+from cvs.versions import git, interpreter, lock, spec, wheel
+from cvs.versions.repository import parse
 
 PROBE = interpreter.probe(interpreter.find(None))
 
@@ -105,3 +111,62 @@ def test_names_of_wheels(case: Case, store: Store) -> None:
         judge(case, lambda: wheel.add_wheel(store, str(path), sha256=digest, probe=PROBE))
         path.unlink()
         assert len(list(store.ids())) == (case.said is None)
+
+
+@each(trees.FOLDERS)
+def test_folders(case: Case, store: Store) -> None:
+    """A folder of this machine is taken as it is, and nothing behind its links."""
+    with nothing_else_touched(store) as ground:
+        folder = ground / "tree"
+        folder.mkdir()
+        case.made(os.fsencode(folder))
+        entry = judge(case, lambda: ingest.add_path(store, str(folder)))
+        # Deeper than Python's own removing can go.
+        subprocess.run(["rm", "-r", str(folder)], check=True)
+        assert list(store.ids()) == ([entry] if case.said is None else [])
+
+
+@each(trees.WRITES)
+def test_writes(case: Case, store: Store) -> None:
+    """Whatever a writer is asked for, it writes inside its tree, and through no link."""
+
+    def write() -> EntryId:
+        with store.stage() as stage:
+            writer = stage.tree("tree")
+            case.made(writer)
+            return store.publish(writer.finish())[0]
+
+    with nothing_else_touched(store):
+        entry = judge(case, write)
+        assert list(store.ids()) == ([entry] if case.said is None else [])
+
+
+@each(trees.TREE_NAMES)
+def test_names_of_trees(case: Case, store: Store) -> None:
+    """The name of a tree is one folder beside its manifest."""
+
+    def write() -> EntryId:
+        with store.stage() as stage:
+            return store.publish(stage.tree(case.data).finish())[0]
+
+    with nothing_else_touched(store):
+        entry = judge(case, write)
+        assert list(store.ids()) == ([entry] if case.said is None else [])
+
+
+@each(trees.COMMITS)
+def test_commits(case: Case, store: Store, tmp_path: Path) -> None:
+    """A commit is what its objects are, or is refused; nothing of it is followed or run."""
+    source = gitserver.Source(tmp_path / "source.git")
+    commit = case.made(source)
+    repository = parse(str(source.folder), "test", allow_local=True)
+
+    def fetch() -> EntryId:
+        fetched = git.fetch_commit(
+            store, repository, commit, "node", where="test", allow_local=True, offline=True
+        )
+        return fetched.entry
+
+    with nothing_else_touched(store):
+        entry = judge(case, fetch)
+        assert list(store.ids()) == ([entry] if case.said is None else [])
