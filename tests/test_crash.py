@@ -5,10 +5,8 @@ error is one sentence, and the next run succeeds without hand work, stores nothi
 no scrap. Each operation is tried on a local disk and as on a network volume.
 """
 
-import errno
 import os
 import random
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,8 +15,7 @@ from typing import NamedTuple
 import pytest
 from crash_operations import OPERATIONS
 from crashing import NETWORK, Crashes, Operation, count_calls, go_wrong
-from faults import assert_whole
-from world import Material, World
+from world import Material
 
 pytest_plugins = ["world_fixtures"]
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(3600)]
@@ -133,55 +130,3 @@ def test_a_process_of_several_is_killed(crashes: Crashes, nightly: bool) -> None
     """A worker that is killed is an error; workers whose parent is killed end as well."""
     (operation,) = [one for one in OPERATIONS if one.name == WORKERS]
     let_go_wrong(crashes, operation, ["alone SIGKILL"], 200 if nightly else 12)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
-def test_full_volume(tmp_path: Path, the_material: Material) -> None:
-    """On a volume that is really full the error is clear, nothing is half written, and what needs
-    no space still works: rolling back, and the version in use."""
-    mounted = tmp_path / "mounted"
-    mounted.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(mounted)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a file system is not permitted here")
-    try:
-        full_volume(World(tmp_path, the_material), mounted)
-    finally:
-        subprocess.run(["umount", "-l", str(mounted)], check=True)
-
-
-def version_of(view: Path) -> str:
-    text = (view / "custom_nodes" / "demo-node" / "__init__.py").read_text()
-    return next(line for line in text.splitlines() if line.startswith("VERSION"))
-
-
-def full_volume(world: World, mounted: Path) -> None:
-    world.cache = mounted / "cache"
-    world.environment["COMFY_CACHE_ROOT"] = str(world.cache)
-    world.spec()
-    world.realize()
-    world.spec(custom_nodes=[world.node(world.material.v2)])
-    world.realize()
-    big = world.folder / "sources" / "big"
-    big.write_bytes(os.urandom(8 << 20))
-    world.spec(models=[{"source": str(big), "target_path": "vae/big"}])
-    before = {path: found[:2] for path, found in world.listing().items()}
-    done = world.cvs("realize", "demo", *world.local)
-
-    assert done[:2] == (2, "")
-    assert done.err.startswith(f"error: no space is left: {world.cache}")
-    assert "run it again: what was stored is kept" in done.err
-    after = {path: found[:2] for path, found in world.listing().items()}
-    lock = "mounted/cache/resolved/demo.lock.json"
-    assert {**before, lock: after[lock]} == after, "the lock alone was resolved"
-    assert_whole(world.store)
-    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-        (mounted / "filler").write_bytes(bytes(8 << 20))
-    world.ok("rollback", "demo")
-    assert version_of(world.home) == 'VERSION = "1"'
-    assert world.process("exec", "demo", "--", "python", "-c", "import cvs_demo_palette").code == 0
-    (mounted / "filler").unlink()
-    big.write_bytes(b"small")
-    world.spec(models=[{"source": str(big), "target_path": "vae/small"}])
-    world.realize()
-    assert (world.home / "models" / "vae" / "small").read_bytes() == b"small"

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from cvs.settings import Settings
+from cvs.store import fs
 from cvs.store.entries import Store
 from cvs.store.errors import CvsError, InputError
 from cvs.store.progress import Progress
@@ -174,11 +175,45 @@ _EXPLAINED = {
 def _explain(error: OSError) -> CvsError:
     assert error.errno is not None
     name = error.filename
-    place = os.fsdecode(name) if isinstance(name, str | bytes) else Settings(os.environ).cache_root
-    hint = None
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "free some space and run it again: what was stored is kept, nothing is half written"
-    return CvsError(f"{_EXPLAINED[error.errno]}: {place}", hint=hint)
+    root = Settings(os.environ).cache_root
+    place = os.fsdecode(name) if isinstance(name, str | bytes) else root
+    text = f"{_EXPLAINED[error.errno]}: {place}"
+    if error.errno not in fs.FULL:
+        return CvsError(text)
+    try:
+        ours, free = _same_file_system(place, root), _free(place)
+    except OSError:
+        # The volume answers no more: what it said before has to do.
+        return CvsError(text)
+    where = f"on the volume {root}" if ours else "there"
+    if error.errno == errno.EDQUOT:
+        text += f"; `df` knows of no quota and shows {free} free {where}"
+    else:
+        # What was unfinished is removed already.
+        text += f"; now {free} are free {where}"
+    what = "versions that nobody needs (`cvs delete ID`; `cvs store du` shows what takes the room)"
+    hint = f"delete {what if ours else 'something there'} and run it again: what was stored is "
+    return CvsError(text, hint=hint + "kept, nothing is half written")
+
+
+def _same_file_system(*paths: str) -> bool:
+    return len({os.stat(_existing(path)).st_dev for path in paths}) == 1
+
+
+def _free(path: str) -> str:
+    """How much is free on the file system of a path, which need not exist."""
+    found = os.statvfs(_existing(path))
+    free = f"{size(found.f_bavail * found.f_frsize)} of {size(found.f_blocks * found.f_frsize)}"
+    # Some file systems make inodes as long as there is space, and say 0 of 0.
+    return f"{free} and {found.f_favail} of {found.f_files} inodes" if found.f_files else free
+
+
+def _existing(path: str) -> str:
+    """The path, or its nearest parent that is there."""
+    path = os.path.abspath(path)
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def _report(error: CvsError, as_json: bool) -> int:
