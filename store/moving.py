@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -62,33 +63,42 @@ def remove_folders(root: bytes, folders: list[bytes]) -> None:
                 raise
 
 
+def is_begun(path: str) -> bool:
+    """Whether an earlier run left something of the folder at a path."""
+    return any(True for _ in _left(os.path.realpath(os.fsencode(path))))
+
+
 def go_on(store: "Store", path: str) -> EntryId | None:
     """Removes what an earlier run left of the folder at a path; the entry that it became, if any.
 
     Removes only what the entry has, byte for byte.
     """
     root = os.path.realpath(os.fsencode(path))
-    parent, base = os.path.split(root)
-    try:
-        names = os.listdir(parent)
-    except OSError:
-        return None
     done = None
-    for name in sorted(names):
-        match = _ASIDE.fullmatch(name)
-        if match is None or match[1] != base:
-            continue
+    for aside, digits in _left(root):
         try:
-            entry = store.find(match[2].decode())
+            entry = store.find(digits)
             document = store.manifest(entry)
         except EntryMissing:
             continue
         if isinstance(document, TreeManifest):
-            aside = os.path.join(parent, name)
             _remove(aside, os.fsencode(os.path.join(store.path(entry), document.name)), document)
             put_back(aside, root)
             done = entry
     return done
+
+
+def _left(root: bytes) -> Iterator[tuple[bytes, str]]:
+    """What was renamed from a place, each with the first digits of its entry."""
+    parent, base = os.path.split(root)
+    try:
+        names = sorted(os.listdir(parent))
+    except OSError:
+        return
+    for name in names:
+        match = _ASIDE.fullmatch(name)
+        if match is not None and match[1] == base:
+            yield os.path.join(parent, name), match[2].decode()
 
 
 def _remove(aside: bytes, stored: bytes, document: TreeManifest) -> None:

@@ -1,10 +1,12 @@
 """`cvs store add`."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
+from faults import fail_at
 from world import World
 
 from cvs.store import manifest
@@ -59,6 +61,23 @@ def test_moving(world: World, tmp_path: Path) -> None:
     stored = Path(world.ok("store", "path", entry).out.strip())
     assert stored.stat().st_ino == inode
     assert not path.exists()
+
+
+def test_moving_goes_on(world: World, tmp_path: Path) -> None:
+    """A folder whose move was ended is no more at its place; the next run goes on all the same."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("one", "two"):
+        (folder / name).write_text(name)
+    world.volume.prepare()
+    with fail_at(2, code=errno.EIO, calls=("unlink",)):
+        assert world.cvs("store", "add", "--move", str(folder)).code == 2
+    assert not folder.exists()
+    done = world.ok("store", "add", "--move", str(folder))
+
+    assert [done.out.split()[0]] == list(world.store.ids())
+    assert list(tmp_path.glob("folder*")) == []
+    assert "is not there" in world.cvs("store", "add", "--move", str(folder)).err
 
 
 def test_without_sha256(world: World, tmp_path: Path) -> None:

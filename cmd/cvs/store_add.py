@@ -4,6 +4,7 @@ import os
 
 from cvs import entry as entries
 from cvs.cli import Parser, Session
+from cvs.store import moving
 from cvs.store.errors import InputError
 from cvs.store.manifest import content_size
 
@@ -49,7 +50,7 @@ def run(arguments: list[str]) -> int:
         raise InputError("--name is for one path", hint="add the others by themselves")
     for path in options.paths:
         # Before the first is taken: a word that is wrong is known at once.
-        if not os.path.lexists(path):
+        if not os.path.lexists(path) and not (options.move and moving.is_begun(path)):
             raise InputError(f"{path} is not there")
     store = session.store
     store.volume.prepare()
