@@ -164,14 +164,15 @@ def _kept(world: World, name: str) -> None:
 
 
 def _add(name: str, option: str = "") -> Operation:
-    moves = option == "--move"
+    moves = [option] if option == "--move" else []
+    shares = option == "--workers"
     return Operation(
         f"add {name} {option}".strip(),
         loose,
-        lambda world: ["add", str(world.cache), f"{world.folder}/loose/{name}", option],
+        lambda world: [*(["add"] if shares else ["store", "add", *moves]), f"loose/{name}"],
         ONE,
         ONE,
-        lambda world: _added(world, name, gone=moves),
+        lambda world: _added(world, name, gone=bool(moves)),
         "is not there" if moves else None,
         lambda world: _kept(world, name),
     )
@@ -216,6 +217,6 @@ OPERATIONS = (
     _add("folder", "--workers"),
     _add("small.gguf", "--move"),
     _add("folder", "--move"),
-    Operation("publish", one, lambda world: ["publish", str(world.cache)], ONE, ONE, _published),
+    Operation("publish", one, lambda _: ["publish"], ONE, ONE, _published),
     Operation("clone", one, lambda _: ["clone", "demo", "copy", "--force"], ONE, ONE, _cloned),
 )

@@ -16,6 +16,7 @@ A fault says what happens to a call, and before it how:
     SIGINT         Ctrl-C before the call, which a terminal gives to all of them
 """
 
+import argparse
 import contextlib
 import ctypes
 import errno
@@ -34,15 +35,14 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from cvs import store_add
+from cvs.cli import Session
 from cvs.main import COMMANDS, main
 from cvs.store import fs, workers
-from cvs.store.entries import Store
-from cvs.store.ingest import add_path
-from cvs.store.volume import Volume
 from cvs.versions import interpreter
 
 #: What commands import when they need it; imported once.
-_LATER = ("cvs.cmd_clone", "cvs.cmd_delete", "cvs.cmd_realize", "cvs.cmd_rollback")
+_LATER = ("cvs.cmd_clone", "cvs.cmd_delete", "cvs.cmd_realize", "cvs.cmd_rollback", "cvs.cmd_store")
 _LATER += ("cvs.terminal", "cvs.versions.download", "cvs.versions.git", "cvs.versions.models")
 _LATER += ("cvs.versions.python", "cvs.versions.requirements", "cvs.versions.wheels")
 _LATER += ("concurrent.futures.thread", "git.cmd", "packaging.requirements", "requests", "uv")
@@ -241,21 +241,15 @@ def pretend(filesystem: str) -> None:
 
 
 def add(arguments: list[str]) -> int:
-    """Adds a file or folder to the store of a volume."""
-    root, path, option = arguments
-    volume = Volume(root)
-    volume.prepare()
-    if option == "--workers":
-        workers.SMALL = 0
-    add_path(Store(volume), path, move=option == "--move")
-    return 0
+    """As `cvs store add`, with several processes however little there is to do."""
+    workers.SMALL = 0
+    return store_add.run(arguments)
 
 
-def publish(arguments: list[str]) -> int:
+def publish(_: list[str]) -> int:
     """Publishes a file, a tree and a set at once."""
-    volume = Volume(arguments[0])
-    volume.prepare()
-    store = Store(volume)
+    store = Session(argparse.Namespace()).store
+    store.volume.prepare()
     with store.stage() as one, store.stage() as two, store.stage() as three:
         file = one.file([b"a model ", b"in two pieces"], origin="model")
         writer = two.tree("several")
