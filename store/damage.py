@@ -4,8 +4,9 @@ A mark is the folder `damaged/<id>`, which can be made on a volume whose quota i
 repair takes out of an entry is kept beside it, in `damaged/<id>.<unique>`, for somebody to look at.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cvs.store import fs
@@ -44,24 +45,53 @@ def marked(volume: Volume) -> set[EntryId]:
 def refuse(volume: Volume, entries: Iterable[EntryId]) -> None:
     """Raises IntegrityError if one of the entries is marked."""
     found = sorted(marked(volume).intersection(entries))
-    if not found:
-        return
-    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-    raise IntegrityError(f"entry {found[0][:16]} is damaged{more}", hint=cure(*found))
+    if found:
+        raise IntegrityError(_sentence(found, ""), hint=cure(*found))
+
+
+def look(store: "Store", entries: Sequence[EntryId]) -> None:
+    """Raises IntegrityError if one of the entries is marked, or a glance shows that it is damaged:
+    then it is marked.
+
+    Raises:
+        EntryMissing: one is not there.
+    """
+    from cvs.store.glance import glance
+
+    refuse(store.volume, entries)
+    found = [seen for entry in entries if (seen := glance(store, entry))]
+    for seen in found:
+        _try_mark(store.volume, seen.entry)
+    if found:
+        ids = [seen.entry for seen in found]
+        raise IntegrityError(_sentence(ids, f": {found[0].path} {found[0].what}"), hint=cure(*ids))
 
 
 def examine(store: "Store", entry: EntryId) -> "list[Damage]":
     """Verifies an entry; marks it if it is damaged, takes the mark off if it is whole.
+
+    `marked` tells whether it could be marked: a volume may be read-only or full.
 
     Raises:
         EntryMissing: the entry is not there; a mark stays.
     """
     found = store.verify(entry)
     if found:
-        mark(store.volume, entry)
+        _try_mark(store.volume, entry)
     else:
         clear(store.volume, entry)
     return found
+
+
+def _try_mark(volume: Volume, entry: EntryId) -> None:
+    # That it is damaged is told all the same, and seen again by whoever looks.
+    with contextlib.suppress(OSError):
+        mark(volume, entry)
+
+
+def _sentence(entries: Sequence[EntryId], how: str) -> str:
+    more = f", and {len(entries) - 1} more" if len(entries) > 1 else ""
+    return f"entry {entries[0][:16]} is damaged{how}{more}"
 
 
 def cure(*entries: EntryId) -> str:
