@@ -5,16 +5,17 @@ behind, out of the page cache. They read the copy, not the source: what is diges
 stored, whoever changes the source meanwhile; and a file system that can share blocks does so.
 """
 
-import concurrent.futures
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from blake3 import blake3
 
 from cvs.store import fs
+
+if TYPE_CHECKING:
+    import hashlib
 
 #: Large enough to be cheap per byte, small enough to stay in the cache of one core.
 CHUNK = 1 << 18
@@ -42,9 +43,16 @@ class Copied(NamedTuple):
     """32 bytes; empty if it was not wanted."""
 
 
+def _sha256(data: bytes = b"") -> "hashlib._Hash":
+    # Loads OpenSSL, which most commands and all trees do without.
+    import hashlib
+
+    return hashlib.sha256(data)
+
+
 def of(data: bytes, sha256: bool) -> Copied:
     """What is known of a file whose content is at hand."""
-    checksum = hashlib.sha256(data).digest() if sha256 else b""
+    checksum = _sha256(data).digest() if sha256 else b""
     return Copied(len(data), blake3(data).digest(), checksum)
 
 
@@ -76,7 +84,7 @@ def copy(
     """
     if size > LARGE:
         return _Pipeline(source, target, sha256, advance, threads).run()
-    content, checksum = blake3(), hashlib.sha256() if sha256 else None
+    content, checksum = blake3(), _sha256() if sha256 else None
     # One read finds a small file and, being short, its end.
     done, wanted = 0, min(size + 1, CHUNK)
     while data := os.read(source, wanted):
@@ -92,9 +100,27 @@ def copy(
     return Copied(done, content.digest(), checksum.digest() if checksum is not None else b"")
 
 
+def digest(
+    source: int, *, sha256: bool, advance: Callable[[int], None], threads: int = 1
+) -> Copied:
+    """Digests an open file without copying it; the arguments are those of `copy`."""
+    content, checksum = blake3(max_threads=threads), _sha256() if sha256 else None
+    buffer = memoryview(bytearray(CHUNK if threads == 1 else _BEHIND))
+    size = 0
+    while count := os.readv(source, [buffer]):
+        content.update(buffer[:count])
+        if checksum is not None:
+            checksum.update(buffer[:count])
+        size += count
+        advance(count)
+    return Copied(size, content.digest(), checksum.digest() if checksum is not None else b"")
+
+
 def write(chunks: Iterable[bytes | memoryview], target: int) -> Copied:
     """Writes a stream into an open file; SHA-256 is computed by a second thread meanwhile."""
-    content, checksum = blake3(), hashlib.sha256()
+    import concurrent.futures
+
+    content, checksum = blake3(), _sha256()
     size = 0
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         for chunk in chunks:
@@ -130,7 +156,7 @@ class _Pipeline:
         self._failures: list[BaseException] = []
 
     def run(self) -> Copied:
-        content, checksum = blake3(max_threads=self._threads), hashlib.sha256()
+        content, checksum = blake3(max_threads=self._threads), _sha256()
         threads = [threading.Thread(target=self._run, args=(self._copy,), name="copy")]
         if self._wants_sha256:
             digest = threading.Thread(target=self._run, args=(self._digest, checksum, False))

@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import hashlib
 import itertools
 import os
 import stat
@@ -189,9 +188,13 @@ class _Tree:
     def _clear(self, entry: EntryId, found: _Found, results: memoryview) -> None:
         """Removes what was adopted, and nothing that came later or was changed since."""
         root = moving.set_aside(self._root, entry)
-        rows = zip(found.files, _RESULT.iter_unpack(results), strict=True)
-        for path, (_, size, _, inode, changed) in rows:
-            _remove(root + b"/" + path, (inode, size, changed))
+
+        def remove(index: int, _slot: memoryview, _advance: Advance) -> None:
+            _, size, _, inode, changed = _RESULT.unpack_from(results, index * _RESULT.size)
+            _remove(root + b"/" + found.files[index], (inode, size, changed))
+
+        many = workers.count_for(self._store.volume.syncs_at_once)
+        workers.spread(remove, len(found.files), 0, workers=many, task=SILENT.task(""))
         for path, link in found.links:
             place = root + b"/" + path
             if os.path.islink(place) and os.readlink(place) == link:
@@ -258,7 +261,7 @@ def take(
         mode = 0o555 if executable else 0o444
         if move and _adopt(opened, source, target, status):
             fs.chmod(target, mode)
-            taken = _digest(opened, sha256, advance, threads)
+            taken = _digest(opened, status.st_size, sha256, advance, threads)
             if synced:
                 fs.sync(opened)
             return taken, status
@@ -323,18 +326,14 @@ def _is_written(descriptor: int) -> bool:
     return False
 
 
-def _digest(descriptor: int, sha256: bool, advance: Advance, threads: int) -> Copied:
-    """Digests an open file."""
-    content, checksum = blake3(max_threads=threads), hashlib.sha256()
-    buffer = memoryview(bytearray(CHUNK))
-    size = 0
-    while count := os.readv(descriptor, [buffer]):
-        content.update(buffer[:count])
-        if sha256:
-            checksum.update(buffer[:count])
-        size += count
-        advance(count)
-    return Copied(size, content.digest(), checksum.digest() if sha256 else b"")
+def _digest(descriptor: int, size: int, sha256: bool, advance: Advance, threads: int) -> Copied:
+    """Digests an open file from its beginning, of `size` bytes as far as known."""
+    if not sha256 and size < CHUNK:
+        data = os.read(descriptor, size + 1)
+        if len(data) == size:
+            return copying.of(data, sha256)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    return copying.digest(descriptor, sha256=sha256, advance=advance, threads=threads)
 
 
 def _remove(path: bytes, known: tuple[int, int, int]) -> None:
