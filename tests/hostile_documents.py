@@ -206,8 +206,8 @@ YAML = [
     *refused(
         "is nested deeper than 64 levels",
         {
-            "lists 100,000 deep": b"[" * 100_000,
-            "maps 100,000 deep": b"{" * 100_000,
+            "lists 20,000 deep": b"[" * 20_000,
+            "maps 20,000 deep": b"{" * 20_000,
             "dashes 100,000 deep": b"- " * 100_000,
             "questions 100,000 deep": b"? " * 100_000,
             "lists in maps": b"{a: [" * 50_000,
@@ -259,7 +259,6 @@ YAML = [
         {
             "12,000 lines": b"- a\n" * 12_000,
             "12,000 empty lists": b"[" + b"[]," * 12_000 + b"]",
-            "12,000 keys": b"".join(b"k%d: v\n" % number for number in range(12_000)),
         },
     ),
     *taken(
