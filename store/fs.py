@@ -162,7 +162,11 @@ def write(descriptor: int, data: bytes | bytearray | memoryview) -> None:
             return
         rest = memoryview(data)[written:]
         while rest:
-            rest = rest[_fit(os.write, descriptor, rest) :]
+            if not written:
+                # Never of a disk; asked again and again it would say so for ever.
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            written = _fit(os.write, descriptor, rest)
+            rest = rest[written:]
     except OSError as error:
         _name(error, descriptor)
         raise
@@ -177,7 +181,11 @@ def copy_range(source: int, target: int, count: int) -> int:
     _observe("copy", target)
     try:
         try:
-            return _finish(os.copy_file_range, source, target, count)
+            copied = _finish(os.copy_file_range, source, target, count)
+            if copied:
+                return copied
+            # The end; or some file system that has no way of its own and does not say so.
+            return _finish(os.sendfile, target, source, None, count)
         except OSError as error:
             if error.errno not in _NO_WAY:
                 raise

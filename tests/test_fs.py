@@ -47,6 +47,30 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert path.read_bytes() == b"hello\n"
 
 
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_write_that_takes_nothing_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """It is not asked again for ever."""
+    counts = iter([after, 0])
+    monkeypatch.setattr(os, "write", lambda *_: next(counts))
+    with pytest.raises(OSError, match="Input/output"):
+        fs.write_file(str(tmp_path / "f"), b"hello\n")
+
+
+def test_a_copy_that_ends_too_early_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that says it is at the end where it is not is asked in another way."""
+    (tmp_path / "source").write_bytes(b"some bytes")
+    monkeypatch.setattr(os, "copy_file_range", lambda *_: 0)
+    with open(tmp_path / "source", "rb") as source, open(tmp_path / "target", "wb") as target:
+        while fs.copy_range(source.fileno(), target.fileno(), 4):
+            continue
+
+    assert (tmp_path / "target").read_bytes() == b"some bytes"
+
+
 @pytest.mark.parametrize("call", ["write", "fsync", "close"])
 def test_every_error_of_a_file_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
