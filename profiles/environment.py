@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeGuard
 
 from cvs.profiles import pip_shim
-from cvs.store import fs, manifest, refs, tree
+from cvs.store import damage, fs, manifest, refs, tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, content_path
 from cvs.store.errors import EntryMissing, InputError, IntegrityError, StoreError
@@ -141,9 +141,10 @@ def plan(store: Store, wheel_set: EntryId, minor: str) -> dict[str, _Origin]:
     except EntryMissing as error:
         raise IntegrityError(error.message, hint="`cvs realize` fetches what is missing") from None
     except IntegrityError as error:
-        raise IntegrityError(error.message, hint="`cvs store verify` names it all") from None
+        raise IntegrityError(error.message, hint=error.hint) from None
     except OSError as error:
         raise StoreError(f"the store cannot be read: {error.strerror}") from None
+    damage.refuse(store.volume, [wheel_set, *documents])
     packages = f"lib/python{minor}/site-packages"
     reserved = {"bin/python", "bin/python3", f"bin/python{minor}", "pyvenv.cfg", MARKER}
     found: dict[str, _Origin] = {}

@@ -111,7 +111,7 @@ def realize(
         with leases.Lease.take(volume, wanted) as lease:
             if leases.missing(store, wanted.entries):
                 continue
-            damage.refuse(volume, wanted.entries)
+            damage.look(store, wanted.entries)
             try:
                 done = _publish(store, profile, wanted, lease, lock, found, target)
             except leases.LeaseLost:
@@ -283,8 +283,8 @@ def rollback(store: Store, profile: Profile, number: int | None = None) -> tuple
 
 
 def check_entries(store: Store, record: Record) -> None:
-    """Raises StoreError if an entry of a generation is not there or damaged: asked under a lease
-    for it."""
+    """Raises StoreError if an entry of a generation is not there, or was found damaged or seems to
+    be at a glance: asked under a lease for it."""
     damage.refuse(store.volume, record.entries)
     gone: Sequence[EntryId] = leases.missing(store, record.entries)
     if gone:
@@ -292,3 +292,4 @@ def check_entries(store: Store, record: Record) -> None:
             f"{len(gone)} entries of {record.version} are gone, the first is {gone[0][:16]}",
             hint=f"cvs realize {record.version}",
         )
+    damage.look(store, record.entries)

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 from cvs.profiles import state
 from cvs.profiles.generations import Profile
-from cvs.store import fs
+from cvs.store import damage, fs
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import InputError, IntegrityError
@@ -48,6 +48,7 @@ def building(store: Store, record: Record) -> Iterator[str]:
         InputError: a node or model has the name of one that the core brings along.
         EntryMissing, IntegrityError: an entry of the record is not usable.
     """
+    damage.refuse(store.volume, record.entries)
     with Scratch(store.volume.tmp) as scratch:
         _build(store, record, scratch.folder)
         fs.sync_tree(scratch.folder, store.volume.syncs_at_once)

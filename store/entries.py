@@ -93,7 +93,10 @@ class Store:
             data = read_stored(path, manifest.SIZE_LIMIT)
         except FileNotFoundError:
             raise EntryMissing(f"the store has no entry {entry}") from None
-        return manifest.decode(data, path)
+        try:
+            return manifest.decode(data, path)
+        except IntegrityError as error:
+            raise IntegrityError(error.message, hint=error.hint or damage.cure(entry)) from error
 
     def content(self, entry: EntryId) -> str:
         """The path of an entry's file or folder, relative to store/: `<hash>/<name>`.
@@ -153,7 +156,7 @@ class Store:
         for found in self.verify(entry):
             raise IntegrityError(
                 f"entry {entry[:16]} is damaged: {found.path} {found.what}",
-                hint=f"cvs store repair {entry[:16]}",
+                hint=damage.cure(entry),
             )
 
     def publish(self, *staged: Staged) -> list[EntryId]:
@@ -163,7 +166,8 @@ class Store:
         already is kept and the staged one is left for its stage to remove.
 
         Raises:
-            IntegrityError: a different entry lies under the name of one of them.
+            IntegrityError: a different entry lies under the name of one of them, or one that was
+                found damaged.
         """
         for item in staged:
             path = os.path.join(item.folder, manifest.NAME)
@@ -174,6 +178,7 @@ class Store:
         if not staged[0].stage.synced:
             # Through a folder that was opened before anything was written: no error is missed.
             fs.sync_all(staged[0].stage.descriptor, staged[0].folder)
+        marked = damage.marked(self.volume)
         for item in staged:
             try:
                 fs.rename(item.folder, self.path(item.id))
@@ -181,10 +186,15 @@ class Store:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
                 self._check_winner(item)
+            else:
+                if item.id in marked:
+                    # The damaged one was removed, and this one is whole.
+                    damage.clear(self.volume, item.id)
         fs.sync_folder(self.volume.store)
         return [item.id for item in staged]
 
     def _check_winner(self, item: Staged) -> None:
+        damage.refuse(self.volume, [item.id])
         try:
             sound = manifest.identity(self.manifest(item.id)) == item.id
         except EntryMissing:
@@ -197,7 +207,7 @@ class Store:
         if not sound:
             raise IntegrityError(
                 f"{self.path(item.id)} is not what its name says",
-                hint="cvs store verify names what is damaged",
+                hint=damage.cure(item.id),
             )
 
     def closure(self, roots: Iterable[EntryId]) -> set[EntryId]:

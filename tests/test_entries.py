@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from faults import assert_whole, fail_at, leftovers
 
-from cvs.store import entries, fs, manifest
+from cvs.store import damage, entries, fs, manifest
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import EntryMissing, InputError, IntegrityError
@@ -174,10 +174,8 @@ def replace_manifest(store: Store, entry: EntryId, data: bytes | None) -> None:
         Path(path).write_bytes(data)
 
 
-@pytest.mark.parametrize("damage", ["other", "garbage", "deleted", "no tree"])
-def test_another_entry_under_the_name(
-    store: Store, source: Path, small: Small, damage: str
-) -> None:
+@pytest.mark.parametrize("harm", ["other", "garbage", "deleted", "no tree"])
+def test_another_entry_under_the_name(store: Store, source: Path, small: Small, harm: str) -> None:
     """What lies under the name and is not the entry is neither accepted nor replaced."""
     entry, other = add_path(store, str(source)), small()
     sound = manifest.encode(store.manifest(entry))
@@ -189,13 +187,28 @@ def test_another_entry_under_the_name(
             "garbage": b"{",
             "deleted": None,
             "no tree": sound.replace(b'"lib/run"', b'"l//run"'),
-        }[damage],
+        }[harm],
     )
     before = tree_of(store.volume)
 
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError) as caught:
         add_path(store, str(source))
+    assert caught.value.hint == f"cvs store repair {entry[:16]}"
     assert before == tree_of(store.volume)
+
+
+def test_a_damaged_entry_is_no_winner(store: Store, source: Path) -> None:
+    """Where an entry lies that was found damaged, another writer is told so and how to repair it;
+    where it was removed the new one takes its place, and its mark off."""
+    entry = add_path(store, str(source))
+    damage.mark(store.volume, entry)
+    with pytest.raises(IntegrityError, match=f"^entry {entry[:16]} is damaged$") as caught:
+        add_path(store, str(source))
+    assert caught.value.hint == f"cvs store repair {entry[:16]}"
+    assert leftovers(store.volume) == []
+    shutil.rmtree(store.path(entry))
+    assert add_path(store, str(source)) == entry
+    assert damage.marked(store.volume) == set()
 
 
 def test_a_name_without_content_is_taken(store: Store, source: Path) -> None:

@@ -15,6 +15,7 @@ import wheelmaker
 
 from cvs.profiles import environment
 from cvs.profiles.environment import Environment
+from cvs.store import damage
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import InputError, IntegrityError, StoreError
@@ -297,10 +298,20 @@ def test_a_missing_entry_is_named(store: Store, made: Made, tmp_path: Path) -> N
     with pytest.raises(IntegrityError) as caught:
         _ensure(store, wheel_set, tmp_path)
     assert caught.value.hint is not None
-    assert "cvs store verify" in caught.value.hint
+    assert "cvs store repair" in caught.value.hint
     shutil.rmtree(path.parent)
     with pytest.raises(IntegrityError, match=f"the store has no entry {member}"):
         _ensure(store, wheel_set, tmp_path)
+
+
+def test_what_was_found_damaged(store: Store, made: Made, tmp_path: Path) -> None:
+    """No environment is made of a damaged wheel or set."""
+    wheel_set = made(a={"a.py": ""})
+    for entry in store.closure([wheel_set]):
+        damage.mark(store.volume, entry)
+        with pytest.raises(IntegrityError, match=f"entry {entry[:16]} is damaged"):
+            _ensure(store, wheel_set, tmp_path)
+        damage.clear(store.volume, entry)
 
 
 def test_another_interpreter_is_refused(store: Store, made: Made, tmp_path: Path) -> None:

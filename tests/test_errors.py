@@ -510,11 +510,12 @@ def test_read_only_volume(realized: World) -> None:
 
 
 def test_entry_in_the_way(realized: World) -> None:
-    """An entry that is damaged where a new one must go names `store verify`."""
+    """An entry that is damaged where a new one must go names `store repair`."""
     entry = realized.lock()["nodes"][0]["entry"]
     os.unlink(realized.cache / "store" / entry / "manifest.json")
     done = realized.cvs("realize", "demo", *realized.local)
 
     assert_sentence(done, f"error: {realized.cache}/store/{entry} is not what its name says\n")
+    assert f"hint: cvs store repair {entry[:16]}\n" in done.err
     shutil.rmtree(realized.cache / "store" / entry)
     realized.realize()

@@ -1,12 +1,14 @@
 """Reading requirement files: what is wanted, what is ignored, what is refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cvs.store import ingest
+from cvs.store import damage, ingest
+from cvs.store.digest import EntryId
 from cvs.store.entries import Store
-from cvs.store.errors import InputError
+from cvs.store.errors import InputError, IntegrityError
 from cvs.versions import requirements
 from cvs.versions.requirements import Requirement, Requirements
 
@@ -158,6 +160,14 @@ def test_a_stored_tree_is_asked_for_its_file(store: Store, tmp_path: Path) -> No
     read = requirements.of_tree(store, entry, "Node")
     assert [(one.requirer, one.text) for one in read.wanted] == [("Node", "a"), ("Node", "b")]
     assert requirements.of_tree(store, without, "Node") == Requirements()
+
+
+def test_a_damaged_tree_is_not_asked(store: Store, small: Callable[..., EntryId]) -> None:
+    """What was found damaged decides nothing."""
+    entry = small("Node", {"requirements.txt": b"a\n"})
+    damage.mark(store.volume, entry)
+    with pytest.raises(IntegrityError, match=f"entry {entry[:16]} is damaged"):
+        requirements.of_tree(store, entry, "Node")
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from world import DEMO, OLD, files_of
 
 from cvs.profiles import state, view
 from cvs.profiles.generations import Profile
-from cvs.store import fs, manifest
+from cvs.store import damage, fs, manifest
 from cvs.store.entries import Store
-from cvs.store.errors import EntryMissing, InputError
+from cvs.store.errors import EntryMissing, InputError, IntegrityError
 from cvs.store.record import Record
 from cvs.store.volume import Volume
 
@@ -250,6 +250,14 @@ def test_names_of_the_core_itself(
     assert Profile(store.volume, "x").numbers() == []
     assert leftovers(store.volume) == []
     assert os.listdir(store.volume.leases) == []
+
+
+def test_what_was_found_damaged(store: Store, whole: Record) -> None:
+    """No view is made of a damaged entry."""
+    damage.mark(store.volume, whole.entries[1])
+    with pytest.raises(IntegrityError, match=f"entry {whole.entries[1][:16]} is damaged"):
+        build(store, whole)
+    assert leftovers(store.volume) == []
 
 
 def test_a_core_that_is_gone(store: Store) -> None:

@@ -15,7 +15,7 @@ from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Parsed
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from cvs.store import tree
+from cvs.store import damage, tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, content_path
 from cvs.store.errors import InputError, IntegrityError, one_line, shown
@@ -94,6 +94,7 @@ def of_tree(store: Store, entry: EntryId, requirer: str) -> Requirements:
         EntryMissing, IntegrityError: the entry is not in the store, or damaged.
         InputError: as `parse`.
     """
+    damage.refuse(store.volume, [entry])
     document = store.manifest(entry)
     assert isinstance(document, TreeManifest)  # Commits are stored as trees alone.
     files = {node.path for node in document.nodes if isinstance(node, tree.File)}
@@ -109,7 +110,7 @@ def of_tree(store: Store, entry: EntryId, requirer: str) -> Requirements:
         except OSError as error:
             raise IntegrityError(
                 f"{os.path.join(root, path)} cannot be read: {error.strerror}",
-                hint="cvs store verify names what is damaged",
+                hint=damage.cure(entry),
             ) from None
         if len(data) > _FILE_LIMIT:
             raise InputError(f"{requirer}/{path} is larger than {_FILE_LIMIT >> 20} MiB")
