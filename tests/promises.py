@@ -93,9 +93,15 @@ class Promises:
             process.kill()
 
     def start(self, **order: Any) -> Process:
-        """A process that adds to the volume: without end, or so many `deeds`."""
+        """A process that adds to the volume: without end, or so many `deeds`.
+
+        Args:
+            order: as the runner has it; `repair` is a volume from which all that is marked as
+                damaged is repaired, instead of adding anything.
+        """
         seed = next(self._seeds)
         work = {"volume": self.volume.root, "deeds": None, "seed": seed, "disks": self._disks}
+        work["repair"] = None
         process = Process(source=str(self._scratch / f"source-{seed}"), **(work | order))
         self._processes.append(process)
         return process

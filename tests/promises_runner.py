@@ -20,10 +20,12 @@ from blake3 import blake3
 
 from cvs.main import main
 from cvs.profiles.generations import Profile
-from cvs.store import fs, leases
+from cvs.store import damage, fs, leases
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.record import Place, Record
+from cvs.store.repair import repair
+from cvs.store.source import OtherStore
 from cvs.store.stage import now
 from cvs.store.volume import Volume
 
@@ -167,6 +169,14 @@ def work(order: Order) -> None:
     volume = Volume(order["volume"])
     volume.prepare()
     acknowledge(ready=True)
+    if order["repair"] is not None:
+        store = Store(volume)
+        for entry in sorted(damage.marked(volume)):
+            repair(store, entry, [OtherStore(order["repair"])])
+        if order["cut"] is not None:
+            # It is said to be whole: from now on it must be.
+            cut_power(order["disks"], order["neighbour"])
+        return
     deeds = Deeds(order)
     for _ in range(order["deeds"]) if order["deeds"] else itertools.count():
         deeds.one()

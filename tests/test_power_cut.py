@@ -25,7 +25,11 @@ from promises import Process, Promises
 from promises_runner import cut_power
 from world import Material, World
 
+from cvs.store import damage
+from cvs.store.digest import EntryId
+from cvs.store.entries import Store
 from cvs.store.record import Record
+from cvs.store.verify import verify
 from cvs.store.volume import Volume
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(3600)]
@@ -150,6 +154,46 @@ def test_cut_before_a_change(memory: Path, kind: str, nightly: bool) -> None:
                 made.check()
                 made.go_on()
                 assert leftovers(made.volume) == []
+
+
+def damage_some(store: Store, chance: random.Random) -> set[EntryId]:
+    """Damages entries as disks do, and has them marked; returns which."""
+    chosen = chance.sample(sorted(store.ids()), 3)
+    for entry in chosen:
+        files = [path for path in sorted(Path(store.path(entry)).rglob("*")) if path.is_file()]
+        for path in chance.sample(files, min(3, len(files))):
+            path.chmod(0o644)
+            path.write_bytes(b"damaged" + path.read_bytes())
+        assert damage.examine(store, entry)
+    return set(chosen)
+
+
+@KINDS
+def test_cut_repairing(memory: Path, kind: str, nightly: bool) -> None:
+    """The power fails while entries are repaired: what is not marked as damaged any more is whole,
+    and the next repair ends it."""
+    chance = random.Random(kind)
+    with promises(memory, kind) as (disk, made):
+        assert made.start(deeds=12).end() == (0, "")
+        sound = str(memory / "sound")
+        shutil.copytree(made.volume.root, sound, symlinks=True)
+        for number in range(1, 81, 2) if nightly else [30]:
+            store = Store(made.volume)
+            damaged = damage_some(store, chance)
+            subprocess.run(["sync", "--file-system", str(disk.folder)], check=True)
+            process = made.start(repair=sound, cut=number, neighbour=number % 2 == 1)
+            # There are some sixty changes, and then the power fails when all are made.
+            ended = process.end()
+            assert ended == (-signal.SIGKILL, "") or (number > 30 and ended == (0, ""))
+            disk.reboot()
+            marked = damage.marked(made.volume)
+            assert marked <= damaged
+            for entry in store.ids():
+                assert entry in marked or list(verify(store, entry)) == []
+            assert made.start(repair=sound).end() == (0, "")
+            assert damage.marked(made.volume) == set()
+            assert_whole(store)
+            assert leftovers(made.volume) == []
 
 
 class Realizing:
