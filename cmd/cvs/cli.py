@@ -157,6 +157,7 @@ _EXPLAINED = {
     errno.EACCES: "permission is denied",
     errno.EPERM: "the operation is not permitted",
     errno.EIO: "the file system does not answer (input/output error)",
+    errno.EINTR: "a signal interrupted the file system",
     errno.ENOTDIR: "a part of the path is not a folder",
     errno.ENAMETOOLONG: "the path is too long",
     errno.EMFILE: "too many files are open",
