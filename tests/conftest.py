@@ -16,6 +16,7 @@ from cvs.store.volume import Volume
 # Disk, quota and other processes decide how long one example takes: a deadline would only flake.
 hypothesis.settings.register_profile("cvs", deadline=None, database=None, max_examples=60)
 hypothesis.settings.register_profile("thorough", deadline=None, database=None, max_examples=3000)
+hypothesis.settings.register_profile("nightly", deadline=None, database=None, max_examples=20_000)
 hypothesis.settings.load_profile("cvs")
 
 #: Beginnings of the variables that steer cvs or the libraries below it.
@@ -31,6 +32,12 @@ _KEPT = ("CVS_MOOSEFS", "CVS_REAL_", "GIT_SSL_CAINFO")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds `--nightly`: many more failures are tried, and a test that is skipped has failed."""
     parser.addoption("--nightly", action="store_true", help="the amounts of a night; no skips")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In a nightly run property tests try many examples, unless another profile is asked for."""
+    if config.getoption("nightly") and not config.getoption("--hypothesis-profile"):
+        hypothesis.settings.load_profile("nightly")
 
 
 @pytest.fixture(scope="session")
