@@ -13,6 +13,7 @@ from cvs.store.entries import Store
 from cvs.store.errors import EntryMissing, InputError, OfflineError
 from cvs.store.manifest import content_size
 from cvs.store.progress import Progress
+from cvs.store.stage import Stage, Staged
 from cvs.versions import facts, temporary
 from cvs.versions.facts import Facts
 from cvs.versions.git_fetch import Gathering
@@ -102,42 +103,84 @@ def fetch_commit(
         OfflineError: it is not stored yet and a connection would be needed.
         TreeError: the commit has names or links that no entry may have.
     """
+    _check(repository, commit, where, ref, allow_local)
+    key = refs.key("commit 1", repository.canonical, commit, name)
+    known = _stored(store, key, repository, commit)
+    if known is not None:
+        return known
+    _check_online(repository, commit, where, offline)
+    with store.stage() as stage:
+        staged, learned = stage_commit(
+            stage,
+            repository,
+            commit,
+            name,
+            where=where,
+            ref=ref,
+            progress=progress,
+            offline=offline,
+            allow_local=allow_local,
+        )
+        entry = store.publish(staged)[0]
+    facts.put(store.volume, key, learned)
+    refs.put(store.volume, "commit", key, entry)
+    return _described(repository, commit, entry, content_size(staged.manifest), learned)
+
+
+def stage_commit(
+    stage: Stage,
+    repository: Repository,
+    commit: str,
+    name: str,
+    *,
+    where: str,
+    ref: str | None = None,
+    progress: Progress = talk.SILENT,
+    offline: bool = False,
+    allow_local: bool = False,
+) -> tuple[Staged, Facts]:
+    """Writes the tree of a commit, with submodules and LFS files, into a stage.
+
+    Args, Raises: as `fetch_commit`, whatever is stored.
+    """
+    _check(repository, commit, where, ref, allow_local)
+    _check_online(repository, commit, where, offline)
+    with temporary.folder() as held:
+        gathering = Gathering(held.folder, progress, offline)
+        gathering.add(repository, commit, b"", ref, 0)
+        writer = stage.tree(name)
+        written = []
+        with progress.task(f"store {name}", gathering.files, "items") as task:
+            for part in gathering.parts:
+                with in_words(part):
+                    written.append(write_part(part, writer, task, offline))
+        with in_words(gathering.parts[0]):
+            staged = writer.finish(origin=f"{repository.public or name}@{commit}")
+    learned = Facts(
+        date=written[0].date,
+        submodules=tuple(gathering.submodules),
+        lfs=tuple(sorted(path for one in written for path in one.lfs)),
+    )
+    return staged, learned
+
+
+def _check(
+    repository: Repository, commit: str, where: str, ref: str | None, allow_local: bool
+) -> None:
     if not is_commit(commit):
         raise InputError(f"{where}: {commit!r} is not a full commit")
     if ref is not None:
         check_ref(ref, f"{where}.ref")
     if (repository.is_local or repository.is_loopback) and not allow_local:
         raise InputError(f"{where}: {repository.shown} is on this machine, which is not allowed")
-    key = refs.key("commit 1", repository.canonical, commit, name)
-    known = _stored(store, key, repository, commit)
-    if known is not None:
-        return known
+
+
+def _check_online(repository: Repository, commit: str, where: str, offline: bool) -> None:
     if offline and not repository.is_local:
         raise OfflineError(
             f"{where}: {repository.shown} at {commit} is not stored yet and no connection "
             "may be made"
         )
-    with temporary.folder() as held:
-        gathering = Gathering(held.folder, progress, offline)
-        gathering.add(repository, commit, b"", ref, 0)
-        with store.stage() as stage:
-            writer = stage.tree(name)
-            written = []
-            with progress.task(f"store {name}", gathering.files, "items") as task:
-                for part in gathering.parts:
-                    with in_words(part):
-                        written.append(write_part(part, writer, task, offline))
-            with in_words(gathering.parts[0]):
-                staged = writer.finish(origin=f"{repository.public or name}@{commit}")
-            entry = store.publish(staged)[0]
-    learned = Facts(
-        date=written[0].date,
-        submodules=tuple(gathering.submodules),
-        lfs=tuple(sorted(path for one in written for path in one.lfs)),
-    )
-    facts.put(store.volume, key, learned)
-    refs.put(store.volume, "commit", key, entry)
-    return _described(repository, commit, entry, content_size(staged.manifest), learned)
 
 
 def _described(

@@ -18,7 +18,7 @@ from cvs.store.errors import InputError, IntegrityError, OfflineError, SourceErr
 from cvs.store.ingest import chunks
 from cvs.store.manifest import FileManifest
 from cvs.store.progress import Task
-from cvs.store.stage import Staged
+from cvs.store.stage import Stage, Staged
 from cvs.versions import parallel
 from cvs.versions.access import Access
 from cvs.versions.lock import Model
@@ -151,43 +151,68 @@ def ensure(store: Store, wanted: Wanted, model: Model, access: Access) -> Model:
 
 def _take_loose(store: Store, model: Model, access: Access) -> EntryId | None:
     """Takes a model that lies in a folder of the user already, if its bytes are the right ones."""
-    if model.sha256 is None and model.entry is None:
-        return None
-    for folder in access.model_dirs:
-        path = os.path.join(folder, model.path)
-        try:
-            status = os.stat(path)
-        except OSError:
-            continue
-        if not os.path.isfile(path) or (model.size or status.st_size) != status.st_size:
-            continue
-        with (
-            access.progress.task(f"checking {model.name}", status.st_size) as task,
-            store.stage() as stage,
-        ):
-            pieces = _counted(_local_chunks(path, path), task, access)
+    for path in loose(model, access):
+        with store.stage() as stage:
             try:
-                staged = stage.file(pieces, origin=model.name, name=model.name)
+                staged = stage_loose(stage, path, model, access)
             except InputError:
                 # It cannot be read, so the model comes from its source.
                 continue
             if _fits(model, staged):
-                access.progress.note(f"took {model.path} from {folder}")
+                access.progress.note(
+                    f"took {model.path} from {path.removesuffix('/' + model.path)}"
+                )
                 return _publish(store, staged)
     return None
 
 
+def loose(model: Model, access: Access) -> Iterator[str]:
+    """Loose files that may be a model, by their places and sizes."""
+    if model.sha256 is None and model.entry is None:
+        return
+    for folder in access.model_dirs:
+        path = os.path.join(folder, model.path)
+        try:
+            size = os.stat(path).st_size
+        except OSError:
+            continue
+        if os.path.isfile(path) and (model.size or size) == size:
+            yield path
+
+
+def stage_loose(stage: Stage, path: str, model: Model, access: Access) -> Staged:
+    """Writes a loose file into a stage, whatever it is.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with access.progress.task(f"checking {model.name}", os.path.getsize(path)) as task:
+        pieces = _counted(_local_chunks(path, path), task, access)
+        return stage.file(pieces, origin=model.name, name=model.name)
+
+
 def _fetch(store: Store, wanted: Wanted, model: Model, access: Access) -> EntryId:
-    path = local_path(wanted)
-    if path is None and access.offline:
+    _check_online(wanted, model, access)
+    with store.stage() as stage:
+        return _publish(store, stage_model(stage, wanted, model, access))
+
+
+def _check_online(wanted: Wanted, model: Model, access: Access) -> None:
+    if access.offline and local_path(wanted) is None:
         raise OfflineError(
             f"{wanted.where}: the model {model.name} ({model.source}) is not stored "
             "and no connection may be made"
         )
-    with (
-        access.progress.task(f"fetching {model.name}", model.size) as task,
-        store.stage() as stage,
-    ):
+
+
+def stage_model(stage: Stage, wanted: Wanted, model: Model, access: Access) -> Staged:
+    """Writes a model from its source into a stage, whatever is stored.
+
+    Raises: as `ensure`.
+    """
+    _check_online(wanted, model, access)
+    path = local_path(wanted)
+    with access.progress.task(f"fetching {model.name}", model.size) as task:
         if path is not None:
             local = _local_chunks(path, f"{wanted.where}.source: {path}")
             pieces = _counted(local, task, access)
@@ -211,7 +236,7 @@ def _fetch(store: Store, wanted: Wanted, model: Model, access: Access) -> EntryI
                 f"{wanted.where}: {model.name} has the digest {found}, expected is {known}: "
                 "nothing was kept"
             )
-        return _publish(store, staged)
+        return staged
 
 
 def _local_chunks(path: str, what: str) -> Iterator[memoryview]:

@@ -134,6 +134,19 @@ def check_sha256(path: str, sha256: str) -> None:
         raise IntegrityError(f"{path} has the SHA-256 {checksum.hexdigest()} instead of {sha256}")
 
 
+def tree_name(file: str, abi: str) -> tuple[str, str]:
+    """The name of a wheel's package, and what the tree is called that the wheel becomes.
+
+    Raises:
+        SourceError: no wheel can be called so.
+    """
+    try:
+        name, version, _, _ = parse_wheel_filename(file)
+    except InvalidWheelFilename:
+        raise SourceError(f"{shown(file)} is not the name of a wheel") from None
+    return name, f"{name}-{version}-{abi}"
+
+
 def stage_wheel(
     stage: Stage, path: str, probe: Probe, stop: threading.Event | None = None
 ) -> Staged:
@@ -147,16 +160,12 @@ def stage_wheel(
         Stopped: `stop` was set.
     """
     file = os.path.basename(path)
-    try:
-        name, version, _, _ = parse_wheel_filename(file)
-    except InvalidWheelFilename:
-        raise SourceError(f"{shown(file)} is not the name of a wheel") from None
+    name, folder = tree_name(file, probe.abi)
     try:
         with archives.opened(path) as archive:
-            writer = stage.tree(f"{name}-{version}-{probe.abi}")
-            root = os.path.join(stage.folder, f"{name}-{version}-{probe.abi}")
+            writer = stage.tree(folder)
             unpacking = _Unpacking(archive, writer, name, probe, stop or threading.Event())
-            unpacking.run(root, os.path.getsize(path))
+            unpacking.run(os.path.join(stage.folder, folder), os.path.getsize(path))
             return writer.finish(origin=file)
     except Bad as error:
         raise SourceError(f"the wheel {file} {error}") from None

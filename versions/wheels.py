@@ -16,7 +16,7 @@ from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import InputError, IntegrityError, OfflineError, SourceError
 from cvs.store.progress import SILENT, Progress, Task
-from cvs.store.stage import Staged
+from cvs.store.stage import Stage, Staged
 from cvs.store.tree import set_id
 from cvs.versions import interpreter, parallel, temporary, wheel
 from cvs.versions.interpreter import Probe
@@ -67,20 +67,10 @@ def fetch(
     """
     lacking = missing(store, locked)
     if lacking:
-        folders = [*([wheels_dir] if wheels_dir else []), *map(_folder, settings.find_links)]
-        found = {one.file: _nearby(one, folders) for one in lacking}
-        _check_places(lacking, found, offline)
-        minor = ".".join(locked.interpreter.version.split(".")[:2])
-        probe = interpreter.probe(interpreter.find(minor, python))
-        interpreter.check(locked.interpreter, probe.interpreter)
-        for one in lacking:
-            if probe.rank(one.file) is None:
-                raise InputError(
-                    f"the wheel {one.file} does not fit this interpreter on this system",
-                    hint="lock again on this system",
-                )
-        lenders = [url for url in (settings.index_url, *settings.extra_index_urls) if url]
-        _Fetch(store, probe, lenders, progress, stop or threading.Event()).run(lacking, found)
+        found = _places(lacking, settings, wheels_dir, offline)
+        probe = _probe(lacking, locked, python)
+        fetching = _Fetch(probe, settings, progress, stop or threading.Event())
+        fetching.run(store, lacking, found)
     members = []
     for one in locked.wheels:
         entry = wheel.stored(store, one.sha256, locked.interpreter.abi)
@@ -94,12 +84,58 @@ def fetch(
     return whole
 
 
+def stage_wheel(
+    stage: Stage,
+    one: Wheel,
+    locked: Python,
+    *,
+    settings: PythonSettings,
+    wheels_dir: str | None = None,
+    offline: bool = False,
+    python: str | None = None,
+    progress: Progress = SILENT,
+    stop: threading.Event | None = None,
+) -> Staged:
+    """Writes one wheel of a lock into a stage, in its installed form, whatever is stored.
+
+    Args, Raises: as `fetch`.
+    """
+    found = _places([one], settings, wheels_dir, offline)
+    fetching = _Fetch(_probe([one], locked, python), settings, progress, stop or threading.Event())
+    with temporary.folder() as held, progress.task(one.file, one.size) as task:
+        return fetching.stage(stage, one, found[one.file], held.folder, task)
+
+
+def _places(
+    lacking: Sequence[Wheel], settings: PythonSettings, wheels_dir: str | None, offline: bool
+) -> dict[str, list[str]]:
+    """The files near by that may be the wheels, by their names; none may be nowhere."""
+    found = {one.file: nearby(one, settings, wheels_dir) for one in lacking}
+    _check_places(lacking, found, offline)
+    return found
+
+
+def _probe(lacking: Sequence[Wheel], locked: Python, python: str | None) -> Probe:
+    """The interpreter that wheels are compiled for."""
+    minor = ".".join(locked.interpreter.version.split(".")[:2])
+    probe = interpreter.probe(interpreter.find(minor, python))
+    interpreter.check(locked.interpreter, probe.interpreter)
+    for one in lacking:
+        if probe.rank(one.file) is None:
+            raise InputError(
+                f"the wheel {one.file} does not fit this interpreter on this system",
+                hint="lock again on this system",
+            )
+    return probe
+
+
 def _folder(link: str) -> str:
     return unquote(urlsplit(link).path) if link.startswith("file:") else link
 
 
-def _nearby(one: Wheel, folders: Sequence[str]) -> list[str]:
-    """The files of local folders that bear a wheel's name."""
+def nearby(one: Wheel, settings: PythonSettings, wheels_dir: str | None) -> list[str]:
+    """The files of local folders that bear a wheel's name, in the order in which they are asked."""
+    folders = [*([wheels_dir] if wheels_dir else []), *map(_folder, settings.find_links)]
     paths = [os.path.join(folder, one.file) for folder in folders if "://" not in folder]
     return [path for path in paths if os.path.isfile(path)]
 
@@ -126,21 +162,19 @@ class _Fetch:
 
     def __init__(
         self,
-        store: Store,
         probe: Probe,
-        lenders: Sequence[str],
+        settings: PythonSettings,
         progress: Progress,
         stopping: threading.Event,
     ) -> None:
-        self.store = store
         self.probe = probe
-        self.lenders = lenders
+        self.lenders = [url for url in (settings.index_url, *settings.extra_index_urls) if url]
         self.progress = progress
         self.stopping = stopping
 
-    def run(self, lacking: Sequence[Wheel], found: dict[str, list[str]]) -> None:
+    def run(self, store: Store, lacking: Sequence[Wheel], found: dict[str, list[str]]) -> None:
         """Fetches wheels, the largest first: they take longest."""
-        self.store.volume.prepare()
+        store.volume.prepare()
         ordered = sorted(lacking, key=lambda one: (-(one.size or 0), one.file))
         total = sum(one.size or 0 for one in lacking)
         with (
@@ -150,43 +184,38 @@ class _Fetch:
             concurrent.futures.ThreadPoolExecutor(PARALLEL) as pool,
         ):
             waiting: list[tuple[Wheel, Staged]] = []
-            futures = {
-                pool.submit(self._stage, one, found[one.file], held.folder, stages, task): one
-                for one in ordered
-            }
+
+            def work(one: Wheel) -> Staged:
+                stage = stages.enter_context(store.stage())
+                return self.stage(stage, one, found[one.file], held.folder, task)
+
+            futures = {pool.submit(work, one): one for one in ordered}
             try:
                 for future in concurrent.futures.as_completed(futures):
                     waiting.append((futures[future], future.result()))
                     size = sum(one.size or 0 for one, _ in waiting)
                     if len(waiting) >= _BATCH or size >= _BATCH_BYTES:
-                        self._publish(waiting)
+                        self._publish(store, waiting)
                         waiting = []
-                self._publish(waiting)
+                self._publish(store, waiting)
             except BaseException:
                 # The other downloads end at their next piece instead of running to their end.
                 self.stopping.set()
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def _publish(self, waiting: Sequence[tuple[Wheel, Staged]]) -> None:
+    def _publish(self, store: Store, waiting: Sequence[tuple[Wheel, Staged]]) -> None:
         if not waiting:
             return
-        self.store.publish(*(staged for _, staged in waiting))
+        store.publish(*(staged for _, staged in waiting))
         for one, staged in waiting:
             key = wheel.ref_key(one.sha256, self.probe.abi)
-            refs.put(self.store.volume, wheel.REFS, key, staged.id)
+            refs.put(store.volume, wheel.REFS, key, staged.id)
 
-    def _stage(
-        self,
-        one: Wheel,
-        nearby: Sequence[str],
-        scratch: str,
-        stages: contextlib.ExitStack,
-        task: Task,
+    def stage(
+        self, stage: Stage, one: Wheel, nearby: Sequence[str], scratch: str, task: Task
     ) -> Staged:
         """Runs in a thread: a wheel from the nearest place, in its installed form."""
-        stage = self.store.stage()
-        stages.enter_context(stage)
         problem: IntegrityError | None = None
         for path in nearby:
             try:
