@@ -1,6 +1,6 @@
 """Damaged marks: an entry that was found damaged is not served until it is repaired.
 
-A mark is the folder `damaged/<id>`, which can be made on a volume whose quota is used up. What a
+A mark is the folder `damaged/<id>`, for which there is room on a full volume too. What a
 repair takes out of an entry is kept beside it, in `damaged/<id>.<unique>`, for somebody to look at.
 """
 
@@ -9,9 +9,10 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from cvs.store import fs
+from cvs.store import fs, reserve
 from cvs.store.digest import EntryId, is_id
 from cvs.store.errors import IntegrityError
+from cvs.store.progress import Task
 from cvs.store.volume import Volume
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ _NAMED = 4
 def mark(volume: Volume, entry: EntryId) -> None:
     """Marks an entry; one that is marked already stays so. On return the mark is kept, whatever
     happens."""
-    fs.makedirs(os.path.join(volume.damaged, entry))
-    fs.sync_folder(volume.damaged)
+    with reserve.within(volume.reserve):
+        fs.makedirs(os.path.join(volume.damaged, entry))
+        fs.sync_folder(volume.damaged)
 
 
 def clear(volume: Volume, entry: EntryId) -> None:
@@ -67,7 +69,7 @@ def look(store: "Store", entries: Sequence[EntryId]) -> None:
         raise IntegrityError(_sentence(ids, f": {found[0].path} {found[0].what}"), hint=cure(*ids))
 
 
-def examine(store: "Store", entry: EntryId) -> "list[Damage]":
+def examine(store: "Store", entry: EntryId, task: Task | None = None) -> "list[Damage]":
     """Verifies an entry; marks it if it is damaged, takes the mark off if it is whole.
 
     `marked` tells whether it could be marked: a volume may be read-only or full.
@@ -75,7 +77,9 @@ def examine(store: "Store", entry: EntryId) -> "list[Damage]":
     Raises:
         EntryMissing: the entry is not there; a mark stays.
     """
-    found = store.verify(entry)
+    from cvs.store.verify import verify
+
+    found = list(verify(store, entry, task))
     if found:
         _try_mark(store.volume, entry)
     else:

@@ -348,7 +348,7 @@ class _Repair:
         self._refused.setdefault(path, {})
         for source, offer in self._offers:
             if offer.document is None:
-                self._refuse(path, source, "its manifest is damaged as well")
+                self._refuse(path, source, "it has no manifest that could serve")
             elif (other := manifest.identity(offer.document)) != self._entry:
                 self._refuse(path, source, f"it gives another entry, {other[:16]}")
             else:

@@ -70,7 +70,7 @@ class Offer:
         Raises:
             SourceError: it is no file of that size, or cannot be read.
         """
-        place = os.path.join(os.fsencode(self.folder), path)
+        place = os.path.join(os.fsencode(self.folder), path) if path else os.fsencode(self.folder)
         try:
             status = os.lstat(place)
             if not stat.S_ISREG(status.st_mode):
@@ -123,6 +123,31 @@ class Maker:
             yield Offer(staged.folder, staged.manifest, stage)
 
 
+class Copy:
+    """A file or folder that may be what an entry was made from.
+
+    Args:
+        path: of the file, or of the folder that the tree's files lie in.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.shown = path
+        self.origin = ""
+
+    @contextlib.contextmanager
+    def open(self, store: Store, entry: EntryId) -> Iterator[Offer]:
+        """Its files, each for what lies in its place in the entry."""
+        yield _CopyOffer(os.path.realpath(self.shown), None)
+
+
+class _CopyOffer(Offer):
+    """Files without a manifest, and without the folder of an entry around them."""
+
+    def find(self, path: bytes, wanted: tree.File) -> list[Offered]:
+        # Of a file's content there is no inside.
+        return [Offered(path.partition(b"/")[2], None)]
+
+
 class OtherStore:
     """Another volume's store, of which only what is needed is read.
 
@@ -134,12 +159,6 @@ class OtherStore:
         self.shown = root
         self.origin = ""
         self._store = Store(Volume(root))
-
-    def check(self) -> None:
-        """Raises InputError unless there is a volume that this code can read."""
-        if not self._store.volume.exists():
-            raise InputError(f"{self.shown} is not a volume of cvs")
-        self._store.volume.check()
 
     @contextlib.contextmanager
     def open(self, store: Store, entry: EntryId) -> Iterator[Offer]:
@@ -158,3 +177,19 @@ class OtherStore:
         except (StoreError, IntegrityError, tree.TreeError, OSError):
             # Damaged there as well: its files may be sound.
             return None
+
+
+def at(path: str) -> OtherStore | Copy:
+    """The source that a path is: the root of a volume, or else a copy.
+
+    Raises:
+        InputError: there is nothing.
+        StoreError: it is a volume of a newer cvs.
+    """
+    volume = Volume(path)
+    if volume.exists():
+        volume.check()
+        return OtherStore(path)
+    if not os.path.exists(path):
+        raise InputError(f"{path} is not there")
+    return Copy(path)

@@ -14,9 +14,9 @@ from faults import fail_at, leftovers
 from cvs.store import damage, fs, manifest
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
-from cvs.store.errors import InputError, SourceError
+from cvs.store.errors import InputError, SourceError, StoreError
 from cvs.store.repair import Lost, Repaired, plan, repair, shown
-from cvs.store.source import Maker, OtherStore
+from cvs.store.source import Copy, Maker, OtherStore, at
 from cvs.store.stage import Stage, Staged
 from cvs.store.verify import verify
 from cvs.store.volume import Volume
@@ -396,7 +396,7 @@ def test_a_source_with_a_damaged_manifest(store: Store, tree: EntryId, other: St
     Path(store.path(tree), manifest.NAME).unlink()
     done = repair(store, tree, [source])
 
-    why = f"{other.volume.root}: its manifest is damaged as well"
+    why = f"{other.volume.root}: it has no manifest that could serve"
     assert done.lost == (Lost(manifest.NAME, why),)
 
 
@@ -758,7 +758,39 @@ def test_plan(store: Store, tree: EntryId) -> None:
     assert [(shown(step.path), step.needs_bytes) for step in plan(store, tree, [])] == [(".", True)]
 
 
-def test_what_is_no_volume_is_no_source(memory: Path) -> None:
-    """A folder that is no volume is refused before anything is looked for."""
-    with pytest.raises(InputError, match="is not a volume of cvs"):
-        OtherStore(str(memory / "nothing")).check()
+def test_a_copy(store: Store, tree: EntryId, file: EntryId, memory: Path) -> None:
+    """A folder or file of the user's serves where its bytes are right, by its place alone; a
+    manifest it has none of."""
+    folder = memory / "mine"
+    shutil.copytree(Path(store.path(tree), "node"), folder, symlinks=True)
+    model = memory / "model"
+    shutil.copyfile(Path(store.path(file), "content.gguf"), model)
+    (memory / "link").symlink_to(model)
+    flip(Path(store.path(tree), "node/main.py"))
+    flip(Path(store.path(tree), "node/bin/run"))
+    flip(Path(store.path(file), "content.gguf"))
+    (folder / "bin/run").unlink()
+
+    done = repair(store, tree, [Copy(str(model)), Copy(str(folder))])
+    assert done.restored == ("node/main.py",)
+    assert done.lost[0].path == "node/bin/run"
+    assert (
+        done.lost[0].why
+        == f"{model}: it cannot be read there: Not a directory; {folder}: it is not there"
+    )
+    assert repair(store, file, [Copy(str(folder)), Copy(str(memory / "link"))]).lost == ()
+    shutil.rmtree(store.path(file))
+    why = f"{model}: it has no manifest that could serve"
+    assert repair(store, file, [Copy(str(model))]).lost == (Lost(".", why),)
+
+
+def test_what_a_path_is(store: Store, memory: Path) -> None:
+    """A path is another store where a volume begins, a copy elsewhere, and an error where nothing
+    is."""
+    assert isinstance(at(store.volume.root), OtherStore)
+    assert isinstance(at(str(memory)), Copy)
+    with pytest.raises(InputError, match="/nothing is not there"):
+        at(str(memory / "nothing"))
+    Path(store.volume.root, "format").write_text("cvs-layout 99\n")
+    with pytest.raises(StoreError, match="has layout 99"):
+        at(store.volume.root)
