@@ -94,11 +94,15 @@ class MooseFS:
         self._guard.stdin.flush()
         self._wait("mounted again")
 
-    def run(self, *command: str) -> None:
-        """Runs one of the tools of MooseFS, such as `mfssetquota`, on the first host."""
+    def run(self, *command: str) -> str:
+        """Runs one of the tools of MooseFS, such as `mfssetquota`, on the first host; returns what
+        it printed."""
         network = f"--net=/run/netns/{self._name}-a"
         environment = search_path(os.environ)
-        subprocess.run(["nsenter", network, *command], env=environment, check=True)
+        call = ["nsenter", network, *command]
+        return subprocess.run(
+            call, env=environment, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
 
     def _wait(self, what: str) -> None:
         assert self._guard.stdout is not None

@@ -2,17 +2,19 @@
 only looks still works, and what frees room or switches works out of the reserve."""
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from faults import assert_whole, fail_at, kill_at, leftovers
+from moosefs import MooseFS, unavailable
 from world import DEMO, Done, Material, World, listing
 
 from cvs.profiles import realize
@@ -32,6 +34,9 @@ MAKERS = {
     "xfs": (["mkfs.xfs", "-q", "-f"], 320 << 20),
 }
 
+
+#: What MooseFS charges for a file of up to 64 KiB, and for each of its hard links.
+CHARGED = 73728
 
 LOCK = "resolved/demo.lock.json"
 
@@ -109,8 +114,13 @@ class Full(NamedTuple):
         return {path: (kind, size, target) for path, (kind, size, _, target) in found.items()}
 
     def pieces(self) -> list[str]:
-        """What there is of the reserve."""
-        return sorted(os.listdir(self.world.volume.reserve))
+        """What there is of the reserve, with all its bytes."""
+        with os.scandir(self.world.volume.reserve) as items:
+            return sorted(
+                item.name
+                for item in items
+                if item.is_symlink() or item.stat().st_size == reserve.BLOCK
+            )
 
     def assert_sound(self) -> None:
         """Nothing half written, no lease, the reserve whole."""
@@ -430,3 +440,119 @@ def test_a_quota_in_words(realized: World) -> None:
     assert "error: the quota is used up: " in done.err
     assert "; `df` knows of no quota and shows " in done.err
     assert f" free on the volume {realized.cache}\n" in done.err
+
+
+# A quota of a real MooseFS
+
+
+@pytest.fixture(scope="module")
+def moosefs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MooseFS]:
+    """A MooseFS that two hosts have mounted."""
+    if why := unavailable():
+        pytest.skip(why)
+    with MooseFS(tmp_path_factory.mktemp("moosefs")) as running:
+        yield running
+
+
+class Quota(NamedTuple):
+    """A hard quota of a folder: of bytes as they are accounted."""
+
+    moosefs: MooseFS
+    folder: Path
+
+    def used(self) -> int:
+        """How many bytes are accounted."""
+        told = self.moosefs.run("mfsgetquota", str(self.folder))
+        (line,) = [line for line in told.splitlines() if line.lstrip().startswith("size")]
+        return int(line.split("|")[1])
+
+    def leave(self, count: int) -> None:
+        """Leaves so many bytes; a number below 0 is what is used beyond the quota."""
+        limit = str(self.used() + count)
+        self.moosefs.run("mfssetquota", "-S", limit, str(self.folder))
+
+
+@pytest.fixture
+def quota(moosefs: MooseFS, request: pytest.FixtureRequest) -> Quota:
+    """A folder of its own, as the first host sees it."""
+    folder = moosefs.mounts[0] / request.node.name
+    folder.mkdir()
+    return Quota(moosefs, folder)
+
+
+def refused(call: Callable[[], object]) -> bool:
+    """Whether the quota refuses a call."""
+    try:
+        call()
+    except OSError as error:
+        assert error.errno == errno.EDQUOT
+        return True
+    return False
+
+
+def test_what_a_quota_refuses(quota: Quota) -> None:
+    """Over a quota folders, symbolic links, their hard links and empty files can be made, and all
+    be renamed and removed. Bytes cannot be written, and hard links of a file are charged."""
+    at = quota.folder
+    (at / "record").write_bytes(bytes(3000))
+    (at / "spare").write_bytes(bytes(reserve.BLOCK))
+    assert quota.used() == 2 * CHARGED
+    quota.leave(CHARGED - 1)
+    (at / "folder").mkdir()
+    (at / "symlink").symlink_to("folder")
+    os.link(at / "symlink", at / "hard", follow_symlinks=False)
+    (at / "empty").touch()
+    os.rename(at / "hard", at / "empty")
+    os.rename(at / "folder", at / "renamed")
+
+    assert quota.used() == 2 * CHARGED
+    assert refused(lambda: os.link(at / "record", at / "lease"))
+    assert refused(lambda: (at / "new").write_bytes(b"x"))
+    (at / "spare").unlink()
+    os.link(at / "record", at / "lease")
+    assert quota.used() == 2 * CHARGED
+
+
+def test_a_quota_that_is_used_up(
+    quota: Quota, tmp_path: Path, the_material: Material, the_volume: Path
+) -> None:
+    """With nothing left of a quota what needs room is one error; rolling back works as often as
+    one likes, deleting also where more is used than the quota, and the reserve is whole as soon as
+    there is room."""
+    world = World(tmp_path, the_material)
+    world.cache = quota.folder / "cache"
+    world.environment["COMFY_CACHE_ROOT"] = str(world.cache)
+    subprocess.run(["cp", "-a", the_volume, world.cache], check=True)
+    world.spec("second", models=[])
+    world.spec(custom_nodes=[world.node(world.material.v2)])
+    world.realize()
+    full = Full(world, Case("moosefs", "quota"), quota.folder)
+    full.assert_sound()
+    before = full.looks()
+    quota.leave(0)
+
+    file = world.folder / "sources" / "other"
+    file.write_bytes(b"another")
+    for command in (["store", "add", str(file)], ["exec", "demo", "--", "true"]):
+        done = world.cvs(*command)
+        assert done[:2] == (2, ""), done
+        assert "error: the quota is used up: " in done.err
+        assert f" free on the volume {world.cache}\n" in done.err
+        assert before == full.looks()
+    for number in (1, 2) * 5:
+        world.ok("rollback", "demo", str(number))
+        assert version_of(world) == str(number)
+        assert leftovers(world.volume) == world.leases() == []
+    # Once: what a block gave up nobody else can use.
+    assert len(full.pieces()) == len(RESERVE) - 1
+    quota.leave(-(5 << 20))
+    done = world.cvs("rollback", "demo")
+    assert done[:2] == (2, "")
+    assert done.err.startswith(f"error: the quota is used up: {world.cache}/leases/")
+    assert full.pieces() == list(reserve.INODES)
+    world.ok("delete", "second", "--purge-state")
+    assert leftovers(world.volume) == world.leases() == []
+    # A new file takes 64 MiB of headroom.
+    quota.leave(100 << 20)
+    world.ok("store", "add", str(file))
+    full.assert_sound()

@@ -175,11 +175,13 @@ _EXPLAINED = {
 
 def _explain(error: OSError) -> CvsError:
     assert error.errno is not None
-    name = error.filename
+    # Of two names the second is what could not be made.
+    full = error.errno in fs.FULL
+    name = (full and error.filename2) or error.filename
     root = Settings(os.environ).cache_root
     place = os.fsdecode(name) if isinstance(name, str | bytes) else root
     text = f"{_EXPLAINED[error.errno]}: {place}"
-    if error.errno not in fs.FULL:
+    if not full:
         return CvsError(text)
     try:
         ours, free = _same_file_system(place, root), _free(place)
