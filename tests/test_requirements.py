@@ -217,3 +217,12 @@ def test_a_file_of_any_size_is_refused(store: Store, tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"^N/requirements\.txt is larger than 1 MiB$"):
         requirements.of_tree(store, entry, "N")
+
+
+def test_a_file_that_is_included_twice_is_read_once() -> None:
+    """Files that include each other over and over end, and what they ask for is asked for once."""
+    files = {f"{number}.txt": b"-r %d.txt\n" % (number + 1) * 1000 for number in range(6)}
+    files["6.txt"] = b"a\n"
+    read = requirements.parse(b"-r 0.txt\n" * 1000, requirer="N", read=files.get)
+
+    assert [one.text for one in read.wanted] == ["a"]

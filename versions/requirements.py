@@ -83,7 +83,7 @@ def parse(
     """
     wanted: list[Requirement] = []
     ignored: list[str] = []
-    _read(data, requirer, file, read, (file,), wanted, ignored)
+    _read(data, requirer, file, read, (file,), {file}, wanted, ignored)
     return Requirements(tuple(wanted), tuple(ignored))
 
 
@@ -147,6 +147,7 @@ def _read(
     file: str,
     read: Callable[[str], bytes | None],
     open_files: tuple[str, ...],
+    seen: set[str],
     wanted: list[Requirement],
     ignored: list[str],
 ) -> None:
@@ -158,11 +159,16 @@ def _read(
         if included:
             path = _inside(file, included["file"].strip().strip("'\""), where)
             if path in open_files or len(open_files) >= _DEPTH:
-                raise InputError(f"{where}: -r {path} includes itself")
+                raise InputError(f"{where}: -r {path[:_SHOWN]} includes itself")
+            if path in seen:
+                # What is asked for twice is asked for once, and a few files that name each other
+                # often would never end.
+                continue
+            seen.add(path)
             other = read(path)
             if other is None:
-                raise InputError(f"{where}: there is no {path} in {requirer}")
-            _read(other, requirer, path, read, (*open_files, path), wanted, ignored)
+                raise InputError(f"{where}: there is no {path[:_SHOWN]} in {requirer}")
+            _read(other, requirer, path, read, (*open_files, path), seen, wanted, ignored)
         elif line.startswith("-"):
             ignored.append(_noted(requirer, line))
         else:
