@@ -210,7 +210,8 @@ def _walk(root: bytes) -> _Found:
         prefix = waiting.pop()
         with os.scandir(root + b"/" + prefix) as scan:
             items = list(itertools.islice(scan, tree.NODE_LIMIT + 1))
-        if len(items) + sum(map(len, found)) > tree.NODE_LIMIT:
+        count = len(items) + len(found.folders) + len(found.files) + len(found.links)
+        if count > tree.NODE_LIMIT:
             raise tree.TreeError(f"{os.fsdecode(root)} has more than {tree.NODE_LIMIT:,} files")
         for item in items:
             path = prefix + item.name
