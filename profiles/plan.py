@@ -5,6 +5,8 @@ from typing import Literal
 
 import msgspec
 
+from cvs.store import damage
+from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.versions import models, resolve
 from cvs.versions.access import Access
@@ -27,6 +29,8 @@ class Item(msgspec.Struct, frozen=True):
     """Whether nothing has to be fetched for it."""
     resolved: bool = True
     """Whether the lock has it."""
+    damaged: bool = False
+    """Whether what is stored was found damaged: a realize refuses it."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -57,24 +61,29 @@ def plan(store: Store, spec: Spec, lock: Lock | None, access: Access) -> Plan:
         InputError, SourceError: a model's source cannot be used or does not have it.
     """
     stale = tuple(resolve.stale(spec, lock))
-    return Plan(spec.version_id, stale, tuple(_items(store, spec, lock, stale, access)))
+    marked = damage.marked(store.volume)
+    found = [
+        msgspec.structs.replace(item, damaged=entry in marked)
+        for item, entry in _items(store, spec, lock, stale, access)
+    ]
+    return Plan(spec.version_id, stale, tuple(found))
 
 
 def _items(
     store: Store, spec: Spec, lock: Lock | None, stale: tuple[str, ...], access: Access
-) -> Iterator[Item]:
+) -> Iterator[tuple[Item, EntryId | None]]:
+    """The parts with their entries, as far as these are known."""
     core = None if lock is None else lock.core
     yield _commit(store, "core", spec.core, core)
     nodes = {} if lock is None else {node.name: node for node in lock.nodes}
     for node in spec.nodes:
         yield _commit(store, "node", node, nodes.get(node.name))
     if lock is not None and "python" not in stale and "interpreter" not in stale:
-        from cvs.versions import wheels
+        from cvs.versions import wheel
 
-        missing = {wheel.file for wheel in wheels.missing(store, lock.python)}
-        for wheel in lock.python.wheels:
-            stored = wheel.file not in missing
-            yield Item("wheel", wheel.name, wheel.version, wheel.size, stored)
+        for one in lock.python.wheels:
+            entry = wheel.stored(store, one.sha256, lock.python.interpreter.abi)
+            yield Item("wheel", one.name, one.version, one.size, entry is not None), entry
     if spec.skip_models:
         return
     for wanted in spec.models:
@@ -82,11 +91,15 @@ def _items(
         model = locked or models.describe(wanted, access)
         entry = models.stored(store, model)
         pin = entry or model.entry or model.sha256 or ""
-        yield Item("model", model.path, pin, model.size, entry is not None, locked is not None)
+        stored = entry is not None
+        yield Item("model", model.path, pin, model.size, stored, locked is not None), entry
 
 
-def _commit(store: Store, kind: Kind, source: Source, locked: Commit | None) -> Item:
+def _commit(
+    store: Store, kind: Kind, source: Source, locked: Commit | None
+) -> tuple[Item, EntryId | None]:
     if locked is None or locked.request != source.request:
         pin = source.commit or source.ref or "HEAD"
-        return Item(kind, source.name, pin, None, stored=False, resolved=False)
-    return Item(kind, locked.name, locked.commit, locked.size, store.has(locked.entry))
+        return Item(kind, source.name, pin, None, stored=False, resolved=False), None
+    stored = store.has(locked.entry)
+    return Item(kind, locked.name, locked.commit, locked.size, stored), locked.entry

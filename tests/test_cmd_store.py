@@ -1,5 +1,6 @@
 """`cvs store` and its actions, and `cvs demo`."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from faults import fail_at
 from world import World
 
 from cvs.cmd_store import ACTIONS
+from cvs.store import damage
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 
@@ -219,11 +222,33 @@ def test_verify_finds_damage(realized: World, what: str) -> None:
     damaged = [(one["id"], one["path"].rpartition("/")[2]) for one in done.json["damaged"]]
     assert [(entry, path.name)] == damaged
     text = realized.cvs("store", "verify")
-    assert (text.code, text.err) == (1, "")
+    assert (text.code, text.err) == (1, f"hint: cvs store repair {entry[:16]}\n")
+    assert damage.marked(realized.volume) == {entry}
     assert text.out.startswith(entry[:16])
     assert text.out.endswith("1 of 5 entries are damaged\n")
     others = [other for other in realized.store.ids() if other != entry]
     assert realized.ok("store", "verify", *others).out == "4 entries, all well\n"
+    assert damage.marked(realized.volume) == {entry}
+
+
+def test_verify_takes_off_a_mark(realized: World) -> None:
+    """What verifies whole is served again, however it became so."""
+    entry = EntryId(realized.lock()["nodes"][0]["entry"])
+    damage.mark(realized.volume, entry)
+    assert realized.cvs("exec", "demo", "--", "true").code == 2
+    realized.ok("store", "verify", entry)
+    assert realized.ok("exec", "demo", "--", "true").code == 0
+
+
+def test_verify_where_nothing_can_be_marked(realized: World) -> None:
+    """On a volume that takes no mark, damage is found and told all the same."""
+    entry = EntryId(realized.lock()["nodes"][0]["entry"])
+    (realized.cache / "store" / entry / "more").touch()
+    with fail_at(1, code=errno.EROFS):
+        done = realized.cvs("store", "verify", entry)
+
+    assert done.code == 1
+    assert done.err.startswith("warning: 1 damaged entries could not be marked and may be served")
 
 
 def test_verify_of_a_lost_manifest(realized: World) -> None:

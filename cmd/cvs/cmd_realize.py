@@ -120,6 +120,8 @@ def _dry_run(session: Session, spec: Spec, lock_file: str, access: Access) -> in
 
 
 def _state(item: plans.Item) -> str:
+    if item.damaged:
+        return "damaged"
     if item.stored:
         return "stored"
     return "to fetch" if item.resolved else "to resolve and fetch"

@@ -1,4 +1,4 @@
-"""`cvs store`: look at, compare and verify the entries of the store.
+"""`cvs store`: look at, compare, verify and repair the entries of the store.
 
 Each action is a module `cvs.store_<action>` with `parser()` and `run(arguments) -> exit code`, as a
 command is; it is imported when it is asked for.
@@ -21,6 +21,7 @@ ACTIONS = {
     "diff": "what differs between two entries",
     "du": "how much there is, what each version needs of it, what none needs",
     "verify": "read entries and compare them with their manifests and names",
+    "repair": "make damaged entries whole again from where they came from",
 }
 
 EXAMPLES = """\
@@ -36,8 +37,8 @@ def parser() -> Parser:
     actions = "\n".join(f"  {name:<8} {text}" for name, text in ACTIONS.items())
     found = Parser(
         "store",
-        "Look at, compare and verify the entries of the store. An entry is named by 8 or more "
-        f"digits of its hash.\n\nactions:\n{actions}\n\n"
+        "Look at, compare, verify and repair the entries of the store. An entry is named by 8 or "
+        f"more digits of its hash.\n\nactions:\n{actions}\n\n"
         "`cvs store ACTION --help` has the options and examples of an action.",
         EXAMPLES,
     )

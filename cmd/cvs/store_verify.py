@@ -2,8 +2,9 @@
 
 from cvs import entry as entries
 from cvs.cli import Parser, Session
+from cvs.store import damage
 from cvs.store.errors import EntryMissing
-from cvs.store.verify import Damage, verify
+from cvs.store.verify import Damage
 
 EXAMPLES = """\
   cvs store verify
@@ -16,7 +17,8 @@ def parser() -> Parser:
     found = Parser(
         "store verify",
         "Read every file of all entries, or of those named, and compare it with the manifest, and "
-        "the manifest with the name. Ends with 1 if something is damaged.",
+        "the manifest with the name. Ends with 1 if something is damaged: that is marked, and "
+        "not served until `cvs store repair` has made it whole.",
         EXAMPLES,
     )
     entries.argument(found, nargs="*")
@@ -34,7 +36,7 @@ def run(arguments: list[str]) -> int:
     with session.progress.task("verifying", len(chosen), "items") as task:
         for entry in chosen:
             try:
-                damaged += verify(store, entry)
+                damaged += damage.examine(store, entry)
             except EntryMissing:
                 continue
             task.advance(1)
@@ -43,8 +45,15 @@ def run(arguments: list[str]) -> int:
         "damaged": [{"id": d.entry, "path": d.path, "what": d.what} for d in damaged],
     }
     lines = [f"{d.entry[: entries.DIGITS]}/{d.path} {d.what}" for d in damaged]
-    count = len({d.entry for d in damaged})
-    summary = f"{count} of {len(chosen)} entries are damaged"
+    ids = sorted({d.entry for d in damaged})
+    summary = f"{len(ids)} of {len(chosen)} entries are damaged"
     lines.append(summary if damaged else f"{len(chosen)} entries, all well")
     session.result(data, "\n".join(lines))
+    if unmarked := set(ids) - damage.marked(store.volume):
+        session.progress.warn(
+            f"{len(unmarked)} damaged entries could not be marked and may be served: is the "
+            "volume read-only?"
+        )
+    if damaged:
+        session.say(f"hint: {damage.cure(*ids)}")
     return 1 if damaged else 0
