@@ -1,10 +1,11 @@
-"""Drift: what lies where a version looks and is not in its lock."""
+"""Drift: what lies where a version looks and is not in its lock; paths quoted as in manifests."""
 
 import os
 from collections.abc import Iterator
 
 from cvs.profiles import state
 from cvs.store.record import Record
+from cvs.store.tree import quote
 from cvs.store.volume import Volume
 
 #: Files that are listed at the most; a folder of thousands is counted by who looks into it.
@@ -21,7 +22,7 @@ def nodes(volume: Volume, version: str) -> list[str]:
     except OSError:
         return []
     return sorted(
-        name
+        quote(os.fsencode(name))
         for name in names
         if name not in _IGNORED and not name.startswith(".") and not name.endswith(".disabled")
     )
@@ -34,7 +35,7 @@ def models(volume: Volume, record: Record) -> list[str]:
     found: list[str] = []
     for path in _files(root):
         if path not in locked:
-            found.append(path)
+            found.append(quote(os.fsencode(path)))
             if len(found) >= LIMIT:
                 break
     return sorted(found)

@@ -1,7 +1,9 @@
 """`cvs list`, `show`, `history` and `rollback`: what there is, and going back."""
 
+import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from world import CAME_AND_WENT, TROUBLE, World
@@ -47,6 +49,16 @@ def test_list(three: World) -> None:
         f"a-new-one  -           -       {three.versions}/a-new-one.json\n"
         "demo       3 of 3      locked  -\n"
     )
+
+
+def test_list_passes_over_what_is_no_version(world: World) -> None:
+    """Files and folders whose names no version can have are none, whatever they are called."""
+    for name in (b"\xff", b"\x1b[31m", b"a b", b".x"):
+        Path(world.versions, os.fsdecode(name) + ".json").write_text("{}")
+        Path(world.cache, "profiles", os.fsdecode(name)).mkdir(parents=True)
+
+    assert [one["version"] for one in world.ok("list", "--json").json] == ["demo"]
+    assert len(world.ok("list").out.splitlines()) == 2
 
 
 def test_list_of_nothing(world: World) -> None:
@@ -167,6 +179,19 @@ def test_history(three: World) -> None:
     lines = three.ok("history", "demo").out.splitlines()
     assert ["", "N", "CREATED", "ENTRIES", "CHANGED", "BY"][1:] == lines[0].split()
     assert [line.startswith("*") for line in lines[1:]] == [False, False, True]
+
+
+def test_history_of_a_hostile_host(realized: World) -> None:
+    """What a record says of who made it is shown on its line, without what a terminal obeys."""
+    path = realized.cache / "profiles/demo/1.json"
+    record = json.loads(path.read_bytes()) | {"host": "a\n* 9  \x1b[31m\x9b", "created": "\b"}
+    path.unlink()
+    path.write_text(json.dumps(record))
+
+    lines = realized.ok("history", "demo").out.splitlines()
+    assert len(lines) == 2
+    assert lines[1].endswith(r"a\n* 9  \x1b[31m\x9b")
+    assert lines[1].isprintable()
 
 
 def test_history_of_one_without_spec(three: World) -> None:

@@ -86,3 +86,14 @@ def test_a_models_folder_that_is_gone(volume: Volume, root: Path) -> None:
     os.rmdir(volume.models)
 
     assert drift.models(volume, locks.record()) == []
+
+
+def test_names_that_no_terminal_should_see(volume: Volume, root: Path) -> None:
+    """Whatever a node called its files, their names are text that can be shown."""
+    for folder in (root / "custom_nodes", Path(volume.models)):
+        for name in (b"a\nb", b"\x1b[31m", b"\xff"):
+            Path(folder, os.fsdecode(name)).write_text("")
+
+    expected = ["%1B[31m", "%FF", "a%0Ab"]
+    assert drift.nodes(volume, "x") == expected
+    assert drift.models(volume, locks.record()) == expected

@@ -211,9 +211,14 @@ def parse(data: Any, file: str) -> Spec:
     )
 
 
+def is_version_id(text: str) -> bool:
+    """Whether `text` can name a version."""
+    return bool(_VERSION_ID.fullmatch(text)) and not text.endswith((".json", ".lock"))
+
+
 def check_version_id(text: str, where: str) -> None:
     """Raises InputError unless `text` can name a version: it becomes part of paths."""
-    if not _VERSION_ID.fullmatch(text) or text.endswith((".json", ".lock")):
+    if not is_version_id(text):
         raise InputError(
             f"{where}: {shown(text)} cannot be the name of a version",
             hint="up to 100 letters, digits, '.', '_' and '-', beginning with a letter or digit",

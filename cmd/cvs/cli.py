@@ -27,6 +27,9 @@ TERMINATED = 143
 
 _CONTROL = re.compile("[\x7f-\x9f]")
 
+#: What a terminal obeys, but for the ends of lines.
+_STEERING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors look like all others of cvs."""
@@ -115,7 +118,7 @@ class Session:
             # JSON escapes U+0000 to U+001F only; a terminal obeys these as well.
             sys.stdout.write(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
         elif text:
-            print(text)
+            print(_STEERING.sub(_escaped, text))
 
     def flag(self, name: str) -> bool:
         """An environment variable that is true or false."""
@@ -233,8 +236,13 @@ def _on_terminate(_number: int, _frame: FrameType | None) -> None:
     sys.exit(TERMINATED)
 
 
+def _escaped(match: re.Match[str]) -> str:
+    return repr(match[0])[1:-1]
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as columns that line up; the last column is not padded."""
+    """Rows as columns that line up; the last column is not padded. Each row is one line."""
+    rows = [[cell.replace("\n", r"\n") for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -4,6 +4,7 @@ import os
 
 from cvs.cli import Parser, Session, table
 from cvs.profiles.generations import Profile
+from cvs.versions.spec import is_version_id
 
 EXAMPLES = "  cvs list\n  cvs list --json\n"
 
@@ -22,9 +23,9 @@ def run(arguments: list[str]) -> int:
     volume.check()
     folder = session.settings.versions_dir(session.options.versions_dir)
     specs = {name.removesuffix(".json") for name in _names(folder) if name.endswith(".json")}
-    realized = {name for name in _names(volume.profiles) if not name.startswith(".")}
+    realized = set(_names(volume.profiles))
     found = []
-    for version in sorted(specs | realized):
+    for version in filter(is_version_id, sorted(specs | realized)):
         profile = Profile(volume, version)
         found.append(
             {
