@@ -322,7 +322,7 @@ def some(points: list[Point], count: int | None) -> list[Point]:
 
 
 #: How many points of a command are tried where not all are.
-FEW = {"add": 5, "move": 3, "realize": 4, "rollback": 4, "delete": 4}
+FEW = {"add": 4, "move": 3, "realize": 3, "rollback": 4, "delete": 4}
 
 
 def test_killed(bench: Bench, nightly: bool) -> None:
