@@ -103,9 +103,13 @@ class Profile:
         Raises:
             InputError: there is no such generation any more.
         """
+        path = self.record_path(number)
         try:
-            return Lease.of_generation(self.volume, self.record_path(number))
+            return Lease.of_generation(self.volume, path)
         except FileNotFoundError:
+            if os.path.lexists(path):
+                # A stale cache: the generation is there.
+                raise
             raise InputError(f"{self.version} has no generation {number} any more") from None
 
     def publish(self, lease: Lease) -> int:

@@ -376,6 +376,16 @@ def test_the_lease_comes_first(
     ]
 
 
+def test_a_generation_that_a_stale_cache_lost(
+    store: Store, profile: Profile, records: list[Record]
+) -> None:
+    """It is not said to be gone when it is there."""
+    with fail_at(1, code=errno.ENOENT, calls=("link",)), pytest.raises(FileNotFoundError):
+        realize.rollback(store, profile)
+
+    assert profile.current() == 2
+
+
 def test_rolling_back_to_lost_entries(
     store: Store, profile: Profile, records: list[Record], tmp_path: Path
 ) -> None:
