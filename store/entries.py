@@ -177,7 +177,8 @@ class Store:
                 fs.sync_folders(item.folder)
         if not staged[0].stage.synced:
             # Through a folder that was opened before anything was written: no error is missed.
-            fs.sync_all(staged[0].stage.descriptor, staged[0].folder)
+            first = min(staged, key=lambda item: item.stage.order)
+            fs.sync_all(first.stage.descriptor, first.folder)
         marked = damage.marked(self.volume)
         for item in staged:
             try:

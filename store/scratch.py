@@ -12,6 +12,7 @@ whole or not.
 
 import contextlib
 import fcntl
+import itertools
 import os
 import re
 from types import TracebackType
@@ -26,6 +27,8 @@ ABANDONED = 86400.0
 #: Digits of a name, and of one that must be short: sockets have paths of at most 107 bytes.
 DIGITS = 32
 SHORT = 12
+
+_ORDER = itertools.count(1)
 
 _UNIQUE = re.compile(f"[0-9a-f]{{{SHORT},{DIGITS}}}")
 
@@ -46,6 +49,8 @@ class Scratch:
         self.folder = ""
         self.descriptor = -1
         """The open folder: a file system that is synced through it tells of every error since."""
+        self.order = 0
+        """Ascending in the order in which folders were opened."""
 
     def __enter__(self) -> Self:
         while not self._take():
@@ -67,6 +72,7 @@ class Scratch:
     def _hold(self) -> bool:
         try:
             self.descriptor = _open(self.folder)
+            self.order = next(_ORDER)
             if _lock(self.descriptor) and _is_at(self.descriptor, self.folder):
                 return True
         except FileNotFoundError:

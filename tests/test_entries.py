@@ -509,3 +509,16 @@ def test_a_manifest_that_is_no_file(store: Store, small: Callable[..., EntryId])
     os.mkdir(path)
     with pytest.raises(IntegrityError, match="is not a file"):
         store.manifest(entry)
+
+
+def test_a_batch_is_synced_through_what_was_opened_first(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of writing back that came before a later stage was opened is told as well."""
+    synced: list[int] = []
+    monkeypatch.setattr(fs, "sync_all", lambda descriptor, where: synced.append(descriptor))
+    with store.stage() as one, store.stage() as two:
+        first = one.descriptor
+        store.publish(two.tree("b").finish(), one.tree("a").finish())
+
+    assert synced == [first]
