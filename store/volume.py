@@ -13,6 +13,7 @@
     refs/<kind>/<key>           → entry id: every input of a resolution; may be lost
     resolved/<version>.lock.json
     condemned/<hash>  gc/<id>/  a collection in progress, and its trash
+    damaged/<hash>  <hash>.…/   marks of damaged entries, and what repairs took out of them
     reserve/                    room for what frees room when there is none
     format                      layout version of this volume
 
