@@ -153,12 +153,20 @@ def _sweep(path: str, aside: str, oldest: float | None) -> None:
     try:
         if not _lock(descriptor):
             return
-        if oldest is not None and os.fstat(descriptor).st_mtime > oldest:
+        if oldest is not None and _changed(path) > oldest:
             return
         fs.rename(path, aside)
         fs.remove_tree(aside)
     finally:
         os.close(descriptor)
+
+
+def _changed(path: str) -> float:
+    """When a folder changed last, or what lies right in it: a file that grows is no change of its
+    folder."""
+    with os.scandir(path) as items:
+        times = [item.stat(follow_symlinks=False).st_mtime for item in items]
+    return max([os.stat(path).st_mtime, *times])
 
 
 def _open(path: str) -> int:

@@ -105,6 +105,22 @@ def test_elsewhere_only_what_is_old_goes(tmp_path: Path, monkeypatch: pytest.Mon
     assert not old.exists()
 
 
+def test_elsewhere_a_file_that_grows_is_young(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder in which a long download grows does not change itself."""
+    monkeypatch.setattr(fs, "filesystem_of", lambda _: "fuse")
+    old = tmp_path / ("0" * 32)
+    old.mkdir()
+    (old / "content").write_bytes(b"1")
+    os.utime(old, (0, 0))
+    sweep(str(tmp_path))
+    assert old.exists()
+    os.utime(old / "content", (0, 0))
+    sweep(str(tmp_path))
+    assert not old.exists()
+
+
 def test_swept_before_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that is swept between its making and its lock is made again."""
     found: list[str] = []
