@@ -206,8 +206,8 @@ YAML = [
     *refused(
         "is nested deeper than 64 levels",
         {
-            "lists 20,000 deep": b"[" * 20_000,
-            "maps 20,000 deep": b"{" * 20_000,
+            "lists 5,000 deep": b"[" * 5_000,
+            "maps 5,000 deep": b"{" * 5_000,
             "dashes 100,000 deep": b"- " * 100_000,
             "questions 100,000 deep": b"? " * 100_000,
             "lists in maps": b"{a: [" * 50_000,
@@ -258,7 +258,6 @@ YAML = [
         "has more than 10,000 values",
         {
             "12,000 lines": b"- a\n" * 12_000,
-            "12,000 empty lists": b"[" + b"[]," * 12_000 + b"]",
         },
     ),
     *taken(
