@@ -13,11 +13,11 @@ import wheelmaker
 import zipmaker
 from hostile import Case, each, judge, nothing_else_touched
 
-from cvs.store import document, ingest, manifest, record
+from cvs.store import document, ingest, manifest, record, refs
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.volume import Volume
-from cvs.versions import git, interpreter, lock, spec, wheel
+from cvs.versions import facts, git, interpreter, lock, spec, wheel
 from cvs.versions.repository import parse
 
 PROBE = interpreter.probe(interpreter.find(None))
@@ -170,3 +170,20 @@ def test_commits(case: Case, store: Store, tmp_path: Path) -> None:
     with nothing_else_touched(store):
         entry = judge(case, fetch)
         assert list(store.ids()) == ([entry] if case.said is None else [])
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(b"\xff", b'{"date":"\xff"}', b'{"date":"\\ud800"}', b"[" * 4000, b"null", b"../../x"),
+        *(b'{"date":"x","submodules":' + b"[" * 3900, b'{"date":"x","more":' + b"[" * 3900),
+    ],
+)
+def test_refs_and_facts(target: bytes, volume: Volume) -> None:
+    """A cache that was made by others, or damaged, is as good as lost."""
+    for kind in ("commit", "commit-facts"):
+        os.makedirs(os.path.join(volume.refs, kind))
+        os.symlink(target, os.fsencode(os.path.join(volume.refs, kind, "key")))
+
+    assert refs.get(volume, "commit", "key") is None
+    assert facts.get(volume, "key") is None

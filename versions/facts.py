@@ -32,7 +32,7 @@ def get(volume: Volume, key: str) -> Facts | None:
     try:
         text = os.readlink(os.fsencode(os.path.join(volume.refs, _KIND, key)))
         return msgspec.json.decode(text, type=Facts)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
