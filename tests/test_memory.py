@@ -148,6 +148,7 @@ def _empty(count: int, **fields: int) -> list[Member]:
 _WHEELS = [
     Bomb("members", lambda: wheel(more=_empty(99_990, offset=0), zip64=True), "over", True),
     Bomb("as many members as may be", lambda: wheel(more=_stored(99_990), zip64=True), None, True),
+    Bomb("a million", lambda: wheel(more=_empty(1_000_000, offset=0), zip64=True), "many", True),
     Bomb("one line", lambda: wheel(record=lambda text: text + b"x" * (15 * _MIB)), "too long"),
     Bomb("commas", lambda: wheel(record=lambda text: text + b"," * (15 * _MIB)), "too long", True),
     Bomb(
