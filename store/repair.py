@@ -423,12 +423,15 @@ class _Repair:
         """
         source = os.path.join(self._root, path) if path else self._root
         target = self._place_aside(path)
-        # What is gone meanwhile was taken by another repair.
-        with contextlib.suppress(FileNotFoundError):
+        try:
             if leave and _linked(source, target):
                 return
             fs.rename(source, target)
             self._note(self._root, path)
+        except FileNotFoundError:
+            # Another repair took it meanwhile; a stale cache may say so of what is there.
+            if os.path.lexists(source):
+                raise
 
     def _place_aside(self, path: bytes) -> bytes:
         volume = self._store.volume

@@ -794,3 +794,21 @@ def test_what_a_path_is(store: Store, memory: Path) -> None:
     Path(store.volume.root, "format").write_text("cvs-layout 99\n")
     with pytest.raises(StoreError, match="has layout 99"):
         at(store.volume.root)
+
+
+def test_nothing_is_lost_to_a_stale_cache(store: Store, tree: EntryId, other: Store) -> None:
+    """What is said to be gone and is there is kept aside as well, by the next repair then."""
+    flip(Path(store.path(tree), "node", "main.py"))
+    broken = Path(store.path(tree), "node", "main.py").read_bytes()
+    sources = [OtherStore(other.volume.root)]
+    with (
+        fail_at(1, code=errno.ENOENT, calls=("link",)),
+        pytest.raises(FileNotFoundError),
+    ):
+        repair(store, tree, sources)
+    done = repair(store, tree, sources)
+
+    assert done.kept_aside is not None
+    kept = [path for path in Path(store.volume.root, done.kept_aside).rglob("*") if path.is_file()]
+    assert [path.read_bytes() for path in kept] == [broken]
+    assert_whole(store, tree)
