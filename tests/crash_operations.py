@@ -1,14 +1,17 @@
 """The operations that test_crash.py lets go wrong: with what each begins, and what it makes."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from crashing import Crashes, Operation, remove
 from world import World
 
-from cvs.store import copying
+from cvs.store import copying, damage
+from cvs.store.entries import Store
 from cvs.store.manifest import SetManifest
+from cvs.store.volume import Volume
 
 
 def _models(world: World, *more: str) -> list[dict[str, Any]]:
@@ -90,13 +93,53 @@ def loose(crashes: Crashes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("some text\n" * number)
     (loose / "folder" / "empty").mkdir()
-    (loose / "folder" / "run").write_text("#!/bin/sh\n")
-    (loose / "folder" / "run").chmod(0o755)
+    for name in ("run", "go"):
+        (loose / "folder" / name).write_text("#!/bin/sh\n")
+        (loose / "folder" / name).chmod(0o755)
     (loose / "folder" / "link").symlink_to("0/below/5")
     (loose / "small.gguf").write_bytes(b"GGUF" + bytes(1 << 20))
     with open(loose / "large.gguf", "wb") as file:
         file.write(b"GGUF")
         file.truncate(copying.LARGE + 1)
+
+
+def broken(crashes: Crashes) -> None:
+    """Besides, three entries that are damaged, and sound on another volume."""
+    loose(crashes)
+    cache, other = crashes.world.cache, crashes.world.folder / "other"
+    names = ("folder", "small.gguf", "large.gguf")
+    crashes.ok("store", "add", *(f"loose/{name}" for name in names))
+    world = crashes.world
+    (other / "store").mkdir(parents=True)
+    shutil.copy(cache / "format", other / "format")
+    for entry in world.store.ids():
+        if world.store.manifest(entry).origin in names:
+            shutil.copytree(cache / "store" / entry, other / "store" / entry, symlinks=True)
+    folder, small, large = (cache / "store" / entry for entry in _broken(world))
+    (folder / "folder" / "0" / "below" / "5").unlink()
+    (folder / "folder" / "1" / "below" / "6").write_text("other bytes")
+    (folder / "folder" / "2" / "more").write_text("more")
+    (folder / "folder" / "run").chmod(0o644)
+    (folder / "folder" / "link").unlink()
+    (folder / "folder" / "link").mkdir()
+    remove(folder / "folder" / "4")
+    (small / "manifest.json").unlink()
+    with open(large / "content.gguf", "r+b") as file:
+        file.truncate(100)
+
+
+def _broken(world: World) -> list[str]:
+    """The entries that are damaged: the folder, the small and the large file."""
+    other = Store(Volume(str(world.folder / "other")))
+    found = {other.manifest(entry).origin: entry for entry in other.ids()}
+    return [found["folder"], found["small.gguf"], found["large.gguf"]]
+
+
+def _repaired(world: World) -> None:
+    assert damage.marked(world.volume) == set()
+    kept = [path.read_bytes() for path in (world.cache / "damaged").rglob("*") if path.is_file()]
+    assert {b"other bytes", b"more"} <= set(kept)
+    assert any(path.startswith(b"GGUF") and len(path) == 100 for path in kept)
 
 
 def _updated(world: World) -> None:
@@ -160,7 +203,7 @@ def _kept(world: World, name: str) -> None:
     elif path.is_file():
         assert path.read_bytes()[:4] == b"GGUF"
     elif _origins(world).count(name) == 0:
-        assert sum(len(files) for _, _, files in os.walk(path)) == 26
+        assert sum(len(files) for _, _, files in os.walk(path)) == 27
 
 
 def _add(name: str, option: str = "") -> Operation:
@@ -218,5 +261,14 @@ OPERATIONS = (
     _add("small.gguf", "--move"),
     _add("folder", "--move"),
     Operation("publish", one, lambda _: ["publish"], ONE, ONE, _published),
+    Operation(
+        "repair",
+        broken,
+        lambda world: ["store", "repair", "--from", "other", *_broken(world)],
+        ONE,
+        ONE,
+        _repaired,
+        damaged=_broken,
+    ),
     Operation("clone", one, lambda _: ["clone", "demo", "copy", "--force"], ONE, ONE, _cloned),
 )

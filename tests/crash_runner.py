@@ -43,9 +43,10 @@ from cvs.versions import interpreter
 
 #: What commands import when they need it; imported once.
 _LATER = ("cvs.cmd_clone", "cvs.cmd_delete", "cvs.cmd_realize", "cvs.cmd_rollback", "cvs.cmd_store")
-_LATER += ("cvs.terminal", "cvs.versions.download", "cvs.versions.git", "cvs.versions.models")
-_LATER += ("cvs.versions.python", "cvs.versions.requirements", "cvs.versions.wheels")
-_LATER += ("concurrent.futures.thread", "git.cmd", "packaging.requirements", "requests", "uv")
+_LATER += ("cvs.store_repair", "cvs.terminal", "cvs.versions.download", "cvs.versions.git")
+_LATER += ("cvs.versions.models", "cvs.versions.python", "cvs.versions.requirements")
+_LATER += ("cvs.versions.wheels", "concurrent.futures.thread", "git.cmd", "packaging.requirements")
+_LATER += ("requests", "uv")
 
 #: The calls of the kernel that the seam makes.
 _KERNEL = ("mkdir", "rename", "symlink", "link", "unlink", "rmdir", "utime", "chmod")

@@ -42,7 +42,7 @@ class Amount(NamedTuple):
 AMOUNTS = {
     "first": Amount((6, 400), (20, 500)),
     "update": Amount((20, 400), (60, 1000)),
-    "switch": Amount((8, 50), (40, 350)),
+    "switch": Amount((8, 50), (40, 300)),
     "replace": Amount((6, 25), (30, 180)),
     "rollback": Amount((20, 150), (150, 1300)),
     "delete": Amount((20, 110), (80, 700)),
@@ -53,6 +53,7 @@ AMOUNTS = {
     "add small.gguf --move": Amount((8, 20), (40, 130)),
     "add folder --move": Amount((20, 200), (80, 1200)),
     "publish": Amount((20, 150), (120, 1200)),
+    "repair": Amount((20, 180), (100, 1000)),
     "clone": Amount((12, 14), (40, 90)),
 }
 
