@@ -69,8 +69,11 @@ def look(store: "Store", entries: Sequence[EntryId]) -> None:
         raise IntegrityError(_sentence(ids, f": {found[0].path} {found[0].what}"), hint=cure(*ids))
 
 
-def examine(store: "Store", entry: EntryId, task: Task | None = None) -> "list[Damage]":
-    """Verifies an entry; marks it if it is damaged, takes the mark off if it is whole.
+def examine(
+    store: "Store", entry: EntryId, task: Task | None = None, *, sample: float = 1.0
+) -> "list[Damage]":
+    """Verifies an entry; marks it if it is damaged, takes the mark off if it is whole. A sample of
+    it proves damage, but not that it is whole.
 
     `marked` tells whether it could be marked: a volume may be read-only or full.
 
@@ -79,10 +82,10 @@ def examine(store: "Store", entry: EntryId, task: Task | None = None) -> "list[D
     """
     from cvs.store.verify import verify
 
-    found = list(verify(store, entry, task))
+    found = list(verify(store, entry, task, sample=sample))
     if found:
         _try_mark(store.volume, entry)
-    else:
+    elif sample >= 1.0:
         clear(store.volume, entry)
     return found
 

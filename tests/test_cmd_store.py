@@ -690,3 +690,29 @@ def test_demo_in_a_folder_that_is_not_empty(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: --dir: {tmp_path} is not an empty folder\n"
     assert os.listdir(tmp_path) == ["mine"]
+
+
+# verify --sample.
+
+
+def test_a_sample_is_read(world: World) -> None:
+    """Of the bytes a part; what is found so marks the entry, what is not takes no mark off."""
+    world.spec()
+    world.realize()
+    entry = next(one for one in world.store.ids() if world.store.path(one))
+    damage.mark(world.volume, entry)
+    done = world.ok("store", "verify", "--sample", "0%")
+
+    assert done.out.endswith(" entries, all well; 0% of the files were read\n")
+    assert damage.marked(world.volume) == {entry}
+    assert world.ok("store", "verify", "--sample", "100").out.endswith(" entries, all well\n")
+    assert damage.marked(world.volume) == set()
+
+
+@pytest.mark.parametrize("given", ["x", "-1", "101%", "nan", "5%%"])
+def test_no_percentage(world: World, given: str) -> None:
+    """Something else is refused by name."""
+    done = world.cvs("store", "verify", f"--sample={given}")
+
+    assert (done.code, done.out) == (2, "")
+    assert f"{given!r} is not a percentage from 0 to 100" in done.err
