@@ -189,7 +189,9 @@ def _mode_is_off(mode: int, node: tree.File) -> bool:
 
 
 def _is_readable(store: Store, entry: EntryId) -> bool:
-    """Whether the manifest of an entry is one, and its own."""
+    """Whether the manifest of an entry is one, its own, and a file."""
+    if not stat.S_ISREG(_mode(os.fsencode(store.path(entry)), _MANIFEST)):
+        return False
     try:
         return manifest.identity(store.manifest(entry)) == entry
     except (StoreError, tree.TreeError, OSError):

@@ -198,6 +198,10 @@ HARMS: dict[str, tuple[str, Harm]] = {
     "manifest bit": ("../manifest.json", lambda path: flip(path, 1)),
     "manifest advice": ("../manifest.json", lambda path: flip(path, -120)),
     "manifest check": ("../manifest.json", lambda path: flip(path, -10)),
+    "manifest is a link": (
+        "../manifest.json",
+        lambda path: (path.rename(path.with_name("m")), path.symlink_to("m")),
+    ),
     "manifest is a folder": ("../manifest.json", lambda path: replace(path, full_folder)),
     "entry is a file": ("..", lambda path: replace(path, Path.touch)),
     "entry is gone": ("..", shutil.rmtree),
@@ -210,7 +214,7 @@ NEEDS_NO_SOURCE = {
     *("mode of a file", "executable", "not executable", "setuid"),
     *("mode of a folder", "closed folder", "mode of the root", "mode of the entry"),
     *("mode of the manifest", "manifest removed", "manifest garbage", "manifest bit"),
-    *("manifest advice", "manifest check", "manifest is a folder"),
+    *("manifest advice", "manifest check", "manifest is a folder", "manifest is a link"),
 }
 
 
