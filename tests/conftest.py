@@ -1,6 +1,7 @@
 """What all tests share: a clean process environment, a volume, its store, one small entry."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -38,6 +39,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """In a nightly run property tests try many examples, unless another profile is asked for."""
     if config.getoption("nightly") and not config.getoption("--hypothesis-profile"):
         hypothesis.settings.load_profile("nightly")
+
+
+def pytest_configure() -> None:
+    """Lets tests hear a Ctrl-C where what runs them does not: in the background of a script."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
