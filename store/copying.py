@@ -6,13 +6,14 @@ stored, whoever changes the source meanwhile; and a file system that can share b
 """
 
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from blake3 import blake3
 
-from cvs.store import fs
+from cvs.store import apart, fs
 
 if TYPE_CHECKING:
     import hashlib
@@ -57,7 +58,7 @@ def of(data: bytes, sha256: bool) -> Copied:
 
 
 class _Hasher(Protocol):
-    def update(self, data: memoryview, /) -> object: ...
+    def update(self, data: bytes | memoryview, /) -> object: ...
 
     def digest(self) -> bytes: ...
 
@@ -83,7 +84,8 @@ def copy(
             threads that its parent had are missing.
     """
     if size > LARGE:
-        return _Pipeline(source, target, sha256, advance, threads).run()
+        pipeline = _Pipeline(source, target, sha256, advance, threads)
+        return apart.run(pipeline.run, pipeline.stop)
     content, checksum = blake3(), _sha256() if sha256 else None
     # One read finds a small file and, being short, its end.
     done, wanted = 0, min(size + 1, CHUNK)
@@ -118,26 +120,60 @@ def digest(
 
 def write(chunks: Iterable[bytes | memoryview], target: int) -> Copied:
     """Writes a stream into an open file; SHA-256 is computed by a second thread meanwhile."""
-    import concurrent.futures
-
     content, checksum = blake3(), _sha256()
     size = 0
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    with _Second(checksum) as second:
         for chunk in chunks:
             # The chunk is valid until the next is asked for.
-            other = pool.submit(checksum.update, chunk) if len(chunk) > _ALONE else None
+            is_large = len(chunk) > _ALONE
+            if is_large:
+                second.begin(chunk)
             fs.write(target, chunk)
             content.update(chunk)
-            if other is None:
-                checksum.update(chunk)
+            if is_large:
+                second.end()
             else:
-                other.result()
+                checksum.update(chunk)
             size += len(chunk)
     return Copied(size, content.digest(), checksum.digest())
 
 
+class _Second:
+    """A thread that digests one chunk at a time; there when it is needed first."""
+
+    def __init__(self, hasher: _Hasher) -> None:
+        self._hasher = hasher
+        self._todo: queue.SimpleQueue[bytes | memoryview | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, chunk: bytes | memoryview) -> None:
+        """Hands over a chunk, which stays valid until `end`."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="sha256")
+            apart.start(self._thread)
+        self._todo.put(chunk)
+
+    def end(self) -> None:
+        """Waits until it is digested."""
+        self._done.get()
+
+    def _run(self) -> None:
+        while (chunk := self._todo.get()) is not None:
+            self._hasher.update(chunk)
+            self._done.put(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._todo.put(None)
+        if self._thread is not None and self._thread.ident is not None:
+            self._thread.join()
+
+
 class _Pipeline:
-    """One thread copies, this one digests with BLAKE3, and a third with SHA-256."""
+    """One thread copies, the one that runs it digests with BLAKE3, and a third with SHA-256."""
 
     def __init__(
         self,
@@ -154,6 +190,11 @@ class _Pipeline:
         self._copied = 0
         self._ended = False
         self._failures: list[BaseException] = []
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Ends the copying at its next step, and all with it. Takes no lock."""
+        self._stopped = True
 
     def run(self) -> Copied:
         content, checksum = blake3(max_threads=self._threads), _sha256()
@@ -188,7 +229,7 @@ class _Pipeline:
 
     def _copy(self) -> None:
         while not self._failures:
-            count = fs.copy_range(self._source, self._target, _STEP)
+            count = 0 if self._stopped else fs.copy_range(self._source, self._target, _STEP)
             with self._news:
                 self._copied += count
                 self._ended = not count

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
+from cvs.store import apart
 from cvs.store.errors import StoreError
 from cvs.store.progress import Task
 
@@ -91,7 +92,11 @@ def spread(
     # Neighbours in a batch are near each other on disk as well.
     batches = [range(start, min(start + size, count)) for start in range(0, count, size)]
     if threading.active_count() > 1:
-        return _in_threads(work, batches, count, width, workers, task, meanwhile)
+        failed: list[BaseException] = []
+        return apart.run(
+            lambda: _in_threads(work, batches, count, width, workers, task, meanwhile, failed),
+            lambda: failed.append(_Stop()),
+        )
     return _in_processes(work, batches, count, width, workers, task, meanwhile)
 
 
@@ -107,10 +112,11 @@ def _in_threads(
     workers: int,
     task: Task,
     meanwhile: Callable[[], None],
+    failed: list[BaseException],
 ) -> memoryview:
+    """Ends at the next piece when something is put into `failed`."""
     results = memoryview(bytearray(width * count))
     waiting = collections.deque(batches)
-    failed: list[BaseException] = []
 
     def advance(_: int) -> None:
         if failed:

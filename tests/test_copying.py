@@ -3,6 +3,8 @@
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
+from world import PATIENCE
 
 from cvs.store import copying, fs
 from cvs.store.copying import CHUNK, LARGE, Copied
@@ -132,3 +135,45 @@ def test_however_a_stream_is_cut(chunks: list[bytes]) -> None:
 
     assert data == b"".join(chunks)
     assert found == expected(data, True)
+
+
+INTERRUPTED = """
+import os, signal, sys
+from cvs.store import copying, fs
+
+def observe(*_):
+    global calls
+    calls += 1
+    if calls == 1 + number % 4:
+        os.kill(os.getpid(), signal.SIGINT)
+
+copying.LARGE = 0
+fs.observer = observe
+sys.setswitchinterval(1e-6)
+for number in range(int(sys.argv[2])):
+    calls = 0
+    source = os.open(sys.argv[1], os.O_RDONLY)
+    target = os.open(sys.argv[1] + ".copy", os.O_RDWR | os.O_CREAT)
+    try:
+        copying.copy(source, target, size=1, sha256=True, advance=int)
+    except KeyboardInterrupt:
+        print("interrupted")
+    os.close(source)
+    os.close(target)
+"""
+
+
+def test_ctrl_c_at_any_moment(memory: Path) -> None:
+    """It always ends the copying, however it falls between the steps of threads."""
+    (memory / "source").write_bytes(bytes(3 << 20))
+    count = 200
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(memory / "source"), str(count)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+
+    assert done.stdout == "interrupted\n" * count
+    assert done.stderr == ""

@@ -1,12 +1,11 @@
 """Work in several threads that ends as one: the first error, or a Ctrl-C, stops the rest."""
 
 import concurrent.futures
-import queue
-import signal
 import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from cvs.store import apart
 from cvs.store.errors import CvsError, OfflineError
 
 T = TypeVar("T")
@@ -25,10 +24,6 @@ def check(stop: threading.Event) -> None:
 def gather(jobs: Sequence[Callable[[], T]], *, workers: int, stop: threading.Event) -> list[T]:
     """Runs jobs in threads and returns their results in order.
 
-    The threads are managed by another one. Python's pools and futures lock by code in Python, where
-    a Ctrl-C may leave a lock taken for ever: this thread, which alone hears of it, waits for one
-    answer in a single call of the interpreter's own.
-
     Args:
         stop: set when one fails, so that running ones can end soon; a job asks with `check`.
 
@@ -36,37 +31,7 @@ def gather(jobs: Sequence[Callable[[], T]], *, workers: int, stop: threading.Eve
         OfflineError: every job that cannot do without a connection, in one sentence.
         Whatever else a job raised first.
     """
-    answers: queue.SimpleQueue[list[T] | BaseException] = queue.SimpleQueue()
-    mask: set[int] = set()
-
-    def manage() -> None:
-        # What is started from here hears of signals as usual.
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        answer: list[T] | BaseException
-        try:
-            answer = _gather(jobs, workers, stop)
-        except BaseException as error:
-            answer = error
-        # Twice: a Ctrl-C may come when the first was taken and is not here yet.
-        answers.put(answer)
-        answers.put(answer)
-
-    manager = threading.Thread(target=manage, name="gather")
-    try:
-        mask.update(signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM)))
-        try:
-            manager.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        answer = answers.get()
-    except BaseException:
-        stop.set()
-        if manager.ident is not None:
-            answers.get()
-        raise
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
+    return apart.run(lambda: _gather(jobs, workers, stop), stop.set)
 
 
 def _gather(jobs: Sequence[Callable[[], T]], workers: int, stop: threading.Event) -> list[T]:
