@@ -36,15 +36,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In a nightly run property tests try many examples, unless another profile is asked for."""
-    if config.getoption("nightly") and not config.getoption("--hypothesis-profile"):
-        hypothesis.settings.load_profile("nightly")
+    """In a nightly run property tests try many examples, unless another profile is asked for.
 
-
-def pytest_configure() -> None:
-    """Lets tests hear a Ctrl-C where what runs them does not: in the background of a script."""
+    Lets tests hear a Ctrl-C where what runs them does not: in the background of a script.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("nightly") and not config.getoption("--hypothesis-profile"):
+        hypothesis.settings.load_profile("nightly")
 
 
 @pytest.fixture(scope="session")
