@@ -284,8 +284,16 @@ class _Tree:
                     owner.judge_folder(self._shown(path), self._root + b"/" + path)
             elif kind != "link":
                 owner.tell(self._shown(path), "is not a link")
-            elif os.readlink(self._root + b"/" + path) != tree.unquote(node.target):
-                owner.tell(self._shown(path), "leads elsewhere")
+            elif fault := self._misled(path, node):
+                owner.tell(self._shown(path), fault)
+
+    def _misled(self, path: bytes, node: tree.Link) -> str | None:
+        """What is wrong with a link."""
+        try:
+            is_right = os.readlink(self._root + b"/" + path) == tree.unquote(node.target)
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
+        return None if is_right else "leads elsewhere"
 
     def _judge(self, node: tree.File, path: bytes) -> None:
         """Says what is wrong with a file that was not found sound."""

@@ -428,7 +428,7 @@ def test_a_local_disk_keeps_modes(store: Store, small: Callable[..., EntryId]) -
 
 def test_what_cannot_be_read(store: Store, tree: EntryId, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files and folders that cannot be read are named; what may lie below is not called missing."""
-    opened, scanned = os.open, os.scandir
+    opened, scanned, led = os.open, os.scandir, os.readlink
 
     def refuse(path: Any, names: tuple[str, ...]) -> None:
         if isinstance(path, bytes) and os.fsdecode(path).rstrip("/").endswith(names):
@@ -442,10 +442,16 @@ def test_what_cannot_be_read(store: Store, tree: EntryId, monkeypatch: pytest.Mo
         refuse(path, ("node/bin",))
         return scanned(path)
 
+    def readlink(path: Any) -> Any:
+        refuse(path, ("node/link",))
+        return led(path)
+
     monkeypatch.setattr(os, "open", open_)
     monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "readlink", readlink)
 
     assert damage(store, tree) == [
         ("node/bin/", "cannot be read: Input/output error"),
+        ("node/link", "cannot be read: Input/output error"),
         ("node/main.py", "cannot be read: Input/output error"),
     ]
