@@ -178,6 +178,13 @@ def _mode(root: bytes, path: bytes) -> int:
         return 0
 
 
+def _inode(place: bytes) -> int | None:
+    try:
+        return os.lstat(place).st_ino
+    except OSError:
+        return None
+
+
 def _wanted_mode(node: tree.File) -> int:
     return 0o555 if node.executable else 0o444
 
@@ -274,9 +281,13 @@ class _Repair:
         """Looks and mends for as long as that changes something."""
         self._look()
         for _ in range(_ROUNDS):
-            if not self._left or not self._mend():
+            before = self._left.keys()
+            if not before or (not self._mend() and before <= self._refused.keys()):
                 break
+            # Where nothing was changed another repair may have been quicker.
             self._look()
+            if not self._changed and self._left.keys() == before:
+                break
         restored = sorted(map(shown, self._seen - self._left.keys()))
         lost = [Lost(shown(path), self._why(path)) for path in sorted(self._left)]
         return Repaired(self._entry, tuple(restored), self._aside, tuple(lost))
@@ -425,6 +436,7 @@ class _Repair:
         """
         source = os.path.join(self._root, path) if path else self._root
         target = self._place_aside(path)
+        before = _inode(source)
         try:
             if leave and _linked(source, target):
                 return
@@ -432,7 +444,7 @@ class _Repair:
             self._note(self._root, path)
         except FileNotFoundError:
             # Another repair took it meanwhile; a stale cache may say so of what is there.
-            if os.path.lexists(source):
+            if before is not None and _inode(source) == before:
                 raise
 
     def _place_aside(self, path: bytes) -> bytes:

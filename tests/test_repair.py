@@ -1,7 +1,9 @@
 """Repairing: what is damaged comes back exactly, what is sound is not touched, nothing is lost."""
 
+import concurrent.futures
 import contextlib
 import errno
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import fail_at, leftovers
+from faults import fail_at, kill_at, leftovers
 
 from cvs.store import damage, fs, manifest
 from cvs.store.digest import EntryId
@@ -556,6 +558,56 @@ def test_an_error_at_any_call(store: Store, tree: EntryId, source: OtherStore, n
             # The first of all make a scratch folder and the mark itself.
             assert damage.marked(store.volume) == {tree} or calls[number - 1] == "mkdir"
         assert repair(store, tree, [source]).lost == ()
+        assert_whole(store, tree)
+
+
+def in_a_child(work: Callable[[], object]) -> int:
+    """Does something in a forked process and returns how that ended."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("filesystem", ["tmpfs", "fuse.mfs"])
+@pytest.mark.parametrize("name", ["bit", "folder is a file", "manifest bit", "entry is a file"])
+def test_killed_before_any_call(
+    store: Store, tree: EntryId, source: OtherStore, name: str, filesystem: str
+) -> None:
+    """Killed at whatever moment: what is still damaged is marked, and the next repair goes on."""
+    store.volume._filesystem = filesystem
+    for number in range(1, 1000):
+        harmed(store, tree, name)
+
+        def work(number: int = number) -> None:
+            kill_at(number)
+            repair(store, tree, [source])
+
+        ended = in_a_child(work)
+        if store.has(tree) and list(verify(store, tree)):
+            # The first calls make a scratch folder and the mark.
+            assert damage.marked(store.volume) == {tree} or number <= 3
+        assert repair(store, tree, [source]).lost == ()
+        assert list(verify(store, tree)) == []
+        assert damage.marked(store.volume) == set()
+        if ended == 0:
+            break
+    assert number > 5
+
+
+def test_two_processes_at_once(store: Store, tree: EntryId, source: OtherStore) -> None:
+    """Repairs that really run at once leave the entry whole, each as far as it sees."""
+
+    for _ in range(25):
+        flip(Path(store.path(tree), "node/main.py"))
+        replace(Path(store.path(tree), "node/bin"), Path.touch)
+        (Path(store.path(tree)) / manifest.NAME).unlink()
+        with concurrent.futures.ProcessPoolExecutor(3, multiprocessing.get_context("fork")) as pool:
+            done = [pool.submit(repair, store, tree, [source]) for _ in range(3)]
+            assert [one.result().lost for one in done] == [(), (), ()]
         assert_whole(store, tree)
 
 
