@@ -4,6 +4,7 @@ import errno
 import fcntl
 import itertools
 import os
+import shlex
 import stat
 import struct
 from collections.abc import Iterator
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
 
-from cvs.store import copying, fs, moving, tree, workers
+from cvs.store import copying, damage, fs, moving, tree, workers
 from cvs.store.copying import CHUNK, Copied
 from cvs.store.digest import EntryId
-from cvs.store.errors import InputError, StoreError
+from cvs.store.errors import InputError, IntegrityError, StoreError
 from cvs.store.progress import SILENT, Progress
 from cvs.store.stage import Staged
 from cvs.store.workers import Advance
@@ -111,7 +112,7 @@ def _add_file(
             threads=blake3.AUTO,
         )
         staged = stage.taken(taken, origin=tree.quote(base), name=name or os.fsdecode(base))
-        entry = _publish(store, staged, move)
+        entry = _publish(store, staged, source, move)
     if move:
         _remove(source, (status.st_ino, taken.size, status.st_mtime_ns))
         if os.path.islink(path):
@@ -119,11 +120,16 @@ def _add_file(
     return entry
 
 
-def _publish(store: "Store", staged: Staged, move: bool) -> EntryId:
-    (entry,) = store.publish(staged)
-    if move and os.path.lexists(staged.folder):
-        # Another entry was there first, and what it was made from is about to be removed.
-        store.check(entry)
+def _publish(store: "Store", staged: Staged, source: bytes, move: bool) -> EntryId:
+    try:
+        (entry,) = store.publish(staged)
+        if move and os.path.lexists(staged.folder):
+            # Another entry was there first, and what it was made from is about to be removed.
+            store.check(entry)
+    except IntegrityError as error:
+        # What is damaged there is right here.
+        hint = f"{damage.cure(staged.id)} --from {shlex.quote(os.fsdecode(source))}"
+        raise IntegrityError(error.message, hint=hint) from error
     return entry
 
 
@@ -180,7 +186,8 @@ class _Tree:
                 writer.taken(path, size, digest, executable)
             for path, link in found.links:
                 writer.link(path, link)
-            entry = _publish(self._store, writer.finish(origin=self._origin), self._move)
+            staged = writer.finish(origin=self._origin)
+            entry = _publish(self._store, staged, self._root, self._move)
         if self._move:
             self._clear(entry, found, results)
         return entry

@@ -195,6 +195,10 @@ def test_from_a_copy(realized: World) -> None:
     assert realized.cvs("store", "repair", entry).code == 1
     done = realized.ok("store", "repair", "--from", "mine")
     assert f"{entry[:16]}/mine/notes is restored\n" in done.out
+    damage.mark(realized.volume, entry)
+    again = realized.cvs("store", "add", "mine")
+    hint = f"hint: cvs store repair {entry[:16]} --from {realized.folder}/mine\n"
+    assert (again.code, again.err.splitlines(keepends=True)[-1]) == (2, hint)
     missing = realized.cvs("store", "repair", "--from", "nothing")
     assert (missing.code, missing.err) == (2, f"error: {realized.folder}/nothing is not there\n")
 

@@ -193,7 +193,7 @@ def test_another_entry_under_the_name(store: Store, source: Path, small: Small, 
 
     with pytest.raises(IntegrityError) as caught:
         add_path(store, str(source))
-    assert caught.value.hint == f"cvs store repair {entry[:16]}"
+    assert caught.value.hint == f"cvs store repair {entry[:16]} --from {source}"
     assert before == tree_of(store.volume)
 
 
@@ -204,7 +204,7 @@ def test_a_damaged_entry_is_no_winner(store: Store, source: Path) -> None:
     damage.mark(store.volume, entry)
     with pytest.raises(IntegrityError, match=f"^entry {entry[:16]} is damaged$") as caught:
         add_path(store, str(source))
-    assert caught.value.hint == f"cvs store repair {entry[:16]}"
+    assert caught.value.hint == f"cvs store repair {entry[:16]} --from {source}"
     assert leftovers(store.volume) == []
     shutil.rmtree(store.path(entry))
     assert add_path(store, str(source)) == entry
