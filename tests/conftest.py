@@ -38,8 +38,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """In a nightly run property tests try many examples, unless another profile is asked for.
 
-    Lets tests hear a Ctrl-C where what runs them does not: in the background of a script.
+    Lets tests hear signals that what runs them does not: nohup, or the background of a script.
     """
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("nightly") and not config.getoption("--hypothesis-profile"):
