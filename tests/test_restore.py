@@ -142,6 +142,29 @@ def test_over_a_network(served: World) -> None:
         asked = served.requests()
 
 
+def test_credentials_of_a_spec(served: World) -> None:
+    """A repository that asks for a login gets the token of the spec, which no lock and no name of
+    a source has; without the spec it gives nothing."""
+    assert served.server is not None
+    there = served.url.replace("://", "://token@")
+    served.spec(
+        comfy={"repo": f"{there}/ComfyUI.git", "commit": served.material.core},
+        python={"index_url": f"{served.url}/simple/"},
+        custom_nodes=[],
+    )
+    served.server.login = ("token", "")
+    served.ok("realize", "demo", *served.local)
+    entry = EntryId(served.lock()["core"]["entry"])
+    (source,) = found(served, entry)
+    assert source.shown == f"{served.url}/ComfyUI.git at {served.material.core[:12]}"
+    assert "token" not in source.origin
+    assert give(served, source, entry) == entry
+    (served.versions / "demo.json").unlink()
+    (source,) = found(served, entry)
+    with pytest.raises(SourceError, match="does not exist or needs a login"):
+        give(served, source, entry)
+
+
 def test_what_no_lock_knows_any_more(served: World) -> None:
     """Commits and models are found by what their own manifests say, when spec and lock are gone;
     wheels are not."""
