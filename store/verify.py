@@ -51,6 +51,10 @@ def verify(
         EntryMissing: the entry is not there.
     """
     path = store.path(entry)
+    if os.path.islink(path):
+        # What it leads to may change without the store, or be gone where the volume is elsewhere.
+        yield Damage(entry, ".", "is a link")
+        return
     mode = _mode(os.fsencode(os.path.join(path, manifest.NAME)))
     if mode and not stat.S_ISREG(mode):
         yield Damage(entry, manifest.NAME, "is not a file")

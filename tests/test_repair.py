@@ -206,6 +206,10 @@ HARMS: dict[str, tuple[str, Harm]] = {
     ),
     "manifest is a folder": ("../manifest.json", lambda path: replace(path, full_folder)),
     "entry is a file": ("..", lambda path: replace(path, Path.touch)),
+    "entry is a link": (
+        "..",
+        lambda path: (path.rename(path.with_name("m")), path.symlink_to(path.with_name("m"))),
+    ),
     "entry is gone": ("..", shutil.rmtree),
 }
 

@@ -385,6 +385,15 @@ def test_a_missing_entry(store: Store) -> None:
         list(verify(store, EntryId("0" * 64)))
 
 
+def test_a_link_in_the_place_of_an_entry(store: Store, tree: EntryId) -> None:
+    """A link under an entry's name is damage, though it leads to the entry."""
+    moved = os.path.join(store.volume.models, "moved")
+    os.rename(store.path(tree), moved)
+    os.symlink(moved, store.path(tree))
+
+    assert damage(store, tree) == [(".", "is a link")]
+
+
 def test_a_file_in_the_place_of_an_entry(store: Store, tree: EntryId) -> None:
     """A file under an entry's name is damage."""
     shutil.rmtree(store.path(tree))
