@@ -151,7 +151,8 @@ class Mirror:
 
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder)
-        self._made: dict[str, tuple[int, ...]] = {}
+        self._made: dict[str, tuple[str | int, ...]] = {}
+        """What each path was made from, and what it was like then."""
         self._first: dict[int, str] = {}
 
     def take(self, source: Path) -> None:
@@ -180,13 +181,14 @@ class Mirror:
     def _file(self, item: "os.DirEntry[str]", path: str) -> None:
         status = item.stat(follow_symlinks=False)
         first = self._first.setdefault(status.st_ino, path) if status.st_nlink > 1 else path
-        made = self._made.get(path)
-        if made == _mark(path) and (first == path or made == _mark(first)):
+        is_linked = first == path or _mark(first)[:1] == _mark(path)[:1]
+        if is_linked and self._made.get(path) == (item.path, *_mark(path)):
             return
         remove(Path(path))
         if first != path:
             os.link(first, path, follow_symlinks=False)
-            self._made[first] = _mark(first)
+            # A further name changed its time.
+            self._made[first] = (self._made[first][0], *_mark(first))
         elif item.is_symlink():
             os.symlink(os.readlink(item.path), path)
         else:
@@ -194,7 +196,7 @@ class Mirror:
             with open(item.path, "rb", buffering=0) as file:
                 os.sendfile(descriptor, file.fileno(), 0, status.st_size)
             os.close(descriptor)
-        self._made[path] = _mark(path)
+        self._made[path] = (item.path, *_mark(path))
 
 
 def _mark(path: str) -> tuple[int, ...]:
