@@ -67,6 +67,25 @@ def test_the_first_error_ends_all() -> None:
     assert len(begun) < 20
 
 
+def test_what_stopped_the_work_is_told() -> None:
+    """A job that has threads of its own tells all others to stop before it has ended itself."""
+    stop = threading.Event()
+    others_ended = threading.Event()
+
+    def fail() -> None:
+        stop.set()
+        assert others_ended.wait(PATIENCE)
+        raise InputError("the reason")
+
+    def work() -> None:
+        assert stop.wait(PATIENCE)
+        others_ended.set()
+        parallel.check(stop)
+
+    with pytest.raises(InputError, match="the reason"):
+        parallel.gather([work, fail], workers=2, stop=stop)
+
+
 def test_what_lacks_a_connection_is_told_together() -> None:
     """Each job without one, in one sentence, after all others were tried."""
 

@@ -42,10 +42,16 @@ def _gather(jobs: Sequence[Callable[[], T]], workers: int, stop: threading.Event
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(run, job) for job in jobs]
         try:
+            stopped = None
             for future in concurrent.futures.as_completed(futures):
                 error = future.exception()
-                if error is not None and not isinstance(error, OfflineError):
+                if isinstance(error, Stopped):
+                    # Some job set `stop` for an error of its own, and will raise that.
+                    stopped = error
+                elif error is not None and not isinstance(error, OfflineError):
                     raise error
+            if stopped is not None:
+                raise stopped
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)
