@@ -21,6 +21,13 @@ _targets = st.builds(lambda entry, name: f"{entry}/{name}", digests(), _name)
 _places = st.builds(
     Place, st.lists(_name, min_size=1, max_size=3).map("/".join), _targets, st.booleans()
 )
+
+
+def _lie_apart(places: list[Place]) -> bool:
+    paths = [place.path for place in places]
+    return not any(path.startswith(above + "/") for path in paths for above in paths)
+
+
 _records = st.builds(
     Record,
     version=_name,
@@ -33,7 +40,7 @@ _records = st.builds(
     links=st.builds(
         lambda core, rest: (Place("", core), *rest),
         _targets,
-        st.lists(_places, max_size=3, unique_by=lambda place: place.path),
+        st.lists(_places, max_size=3, unique_by=lambda place: place.path).filter(_lie_apart),
     ),
     lock=_text,
 )
