@@ -40,6 +40,9 @@ SYNCFS_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "over
 #: How copy_file_range says that it cannot serve these two files, though others can.
 _NO_WAY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 
+#: How a file is made that is not there: never by way of a link.
+_NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
 #: How mountinfo writes a space, tab, newline or backslash in a mount point.
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
@@ -68,7 +71,9 @@ def _fit(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
     """
     while True:
         try:
-            return _finish(call, *arguments, **options)
+            return call(*arguments, **options)
+        except InterruptedError:
+            continue
         except OSError as error:
             make = make_room.get()
             if error.errno not in FULL or make is None or not make():
@@ -148,9 +153,7 @@ def touch(path: str) -> None:
 def create(path: Path, mode: int = 0o644, *, readable: bool = False) -> int:
     """Creates a file that must not exist and opens it for writing; never follows a link."""
     _observe("create", path)
-    access = os.O_RDWR if readable else os.O_WRONLY
-    flags = access | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return _fit(os.open, path, flags, mode)
+    return _fit(os.open, path, _NEW | (os.O_RDWR if readable else os.O_WRONLY), mode)
 
 
 def write(descriptor: int, data: bytes | bytearray | memoryview) -> None:

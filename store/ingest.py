@@ -1,5 +1,6 @@
 """Taking local files and folders into the store in one pass, as copies or by adoption."""
 
+import collections
 import errno
 import fcntl
 import itertools
@@ -160,10 +161,14 @@ class _Tree:
         what = f"add {self._origin}"
         with self._store.stage() as stage, self._progress.task(what, count, "items") as task:
             writer = stage.tree(self._name)
-            for folder in found.folders:
-                writer.folder(folder)
             target = os.fsencode(os.path.join(stage.folder, self._name))
             local = self._store.volume.syncs_at_once
+            folders = collections.deque(found.folders)
+
+            def before(pieces: range) -> None:
+                # In their order each folder comes before what lies in it.
+                while folders and folders[0] < found.files[pieces[-1]]:
+                    writer.folder(folders.popleft())
 
             def work(index: int, slot: memoryview, advance: Advance) -> None:
                 path = found.files[index]
@@ -178,12 +183,23 @@ class _Tree:
                 known = (status.st_ino, status.st_mtime_ns)
                 _RESULT.pack_into(slot, 0, taken.digest, taken.size, executable, *known)
 
+            def after(pieces: range, results: memoryview) -> None:
+                for index in pieces:
+                    row = _RESULT.unpack_from(results, index * _RESULT.size)
+                    digest, size, executable, _, _ = row
+                    writer.taken(found.files[index], size, digest, executable)
+
             results = workers.spread(
-                work, count, _RESULT.size, workers=workers.count_for(local), task=task
+                work,
+                count,
+                _RESULT.size,
+                workers=workers.count_for(local),
+                task=task,
+                before=before,
+                after=after,
             )
-            rows = zip(found.files, _RESULT.iter_unpack(results), strict=True)
-            for path, (digest, size, executable, _, _) in rows:
-                writer.taken(path, size, digest, executable)
+            for folder in folders:
+                writer.folder(folder)
             for path, link in found.links:
                 writer.link(path, link)
             staged = writer.finish(origin=self._origin)

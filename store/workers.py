@@ -5,17 +5,17 @@ much of that waiting for the interpreter. A process that has threads already is 
 is unsafe; its pieces are shared among threads, and where there is little to do all is done here.
 """
 
-import collections
 import gc
 import mmap
 import os
 import pickle
+import queue
 import select
 import signal
 import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from cvs.store import apart
 from cvs.store.errors import StoreError
@@ -36,10 +36,12 @@ _BATCH = 64
 #: At most so many batches: their numbers must fit into a pipe that nobody reads yet.
 _BATCHES = 4096
 
-#: Seconds between two looks at how far the workers are.
-_TICK = 0.1
-
+#: A worker says the number of each batch that it has done; this, before why it failed.
 _NUMBER = struct.Struct("<I")
+_FAILED = 0xFFFFFFFF
+
+#: Bytes of what a worker said that are read at once: as much as a pipe holds.
+_MOST = 1 << 16
 
 
 class _Stop(Exception):
@@ -51,8 +53,16 @@ def count_for(filesystem_is_local: bool) -> int:
     return min(8, len(os.sched_getaffinity(0))) if filesystem_is_local else 16
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """There is nothing else to do."""
+
+
+class _Host(NamedTuple):
+    """What is done by whoever asks for the work, while others do it."""
+
+    before: Callable[[range], None]
+    meanwhile: Callable[[], None]
+    after: Callable[[range, memoryview], None]
 
 
 def spread(
@@ -62,7 +72,9 @@ def spread(
     *,
     workers: int,
     task: Task,
+    before: Callable[[range], None] = _nothing,
     meanwhile: Callable[[], None] = _nothing,
+    after: Callable[[range, memoryview], None] = _nothing,
 ) -> memoryview:
     """Does all pieces of some work.
 
@@ -72,7 +84,12 @@ def spread(
         width: bytes of one result.
         workers: how many at most.
         task: is told of pieces that are done.
-        meanwhile: done in this process, while the others work if there are any.
+        before: prepares for some pieces; called in ascending order, before they are begun.
+        meanwhile: done once, when all is prepared.
+        after: takes pieces that are done, and all results; called in any order.
+
+    `before`, `meanwhile` and `after` are called one at a time, while the others work if there are
+    any.
 
     Returns:
         The results one after the other, `width` bytes each; zeros where a piece wrote none.
@@ -81,12 +98,15 @@ def spread(
         Whatever a piece raised first.
         StoreError: a worker was killed.
     """
+    host = _Host(before, meanwhile, after)
     if workers < 2 or count < SMALL:
         results = memoryview(bytearray(width * count))
+        before(range(count))
         meanwhile()
         for index in range(count):
             work(index, results[index * width : (index + 1) * width], _go_on)
             task.advance(1)
+        after(range(count), results)
         return results
     size = max(min(_BATCH, count // workers), count // _BATCHES + 1)
     # Neighbours in a batch are near each other on disk as well.
@@ -94,10 +114,10 @@ def spread(
     if threading.active_count() > 1:
         failed: list[BaseException] = []
         return apart.run(
-            lambda: _in_threads(work, batches, count, width, workers, task, meanwhile, failed),
+            lambda: _in_threads(work, batches, count, width, workers, task, host, failed),
             lambda: failed.append(_Stop()),
         )
-    return _in_processes(work, batches, count, width, workers, task, meanwhile)
+    return _in_processes(work, batches, count, width, workers, task, host)
 
 
 def _go_on(_: int) -> None:
@@ -111,12 +131,13 @@ def _in_threads(
     width: int,
     workers: int,
     task: Task,
-    meanwhile: Callable[[], None],
+    host: _Host,
     failed: list[BaseException],
 ) -> memoryview:
     """Ends at the next piece when something is put into `failed`."""
     results = memoryview(bytearray(width * count))
-    waiting = collections.deque(batches)
+    waiting: queue.SimpleQueue[range | None] = queue.SimpleQueue()
+    done: queue.SimpleQueue[range | None] = queue.SimpleQueue()
 
     def advance(_: int) -> None:
         if failed:
@@ -124,47 +145,56 @@ def _in_threads(
 
     def run() -> None:
         try:
-            while not failed:
-                try:
-                    batch = waiting.popleft()
-                except IndexError:
-                    return
+            while batch := waiting.get():
                 advance(0)
                 for index in batch:
                     work(index, results[index * width : (index + 1) * width], advance)
-                task.advance(len(batch))
+                done.put(batch)
         except _Stop:
             return
         except BaseException as error:
             failed.append(error)
+        finally:
+            done.put(None)
 
     threads = [threading.Thread(target=run, name=f"worker-{n}") for n in range(workers)]
     try:
         for thread in threads:
             thread.start()
-        meanwhile()
-        for thread in threads:
-            thread.join()
+        for batch in batches:
+            host.before(batch)
+            waiting.put(batch)
+        for _ in threads:
+            waiting.put(None)
+        host.meanwhile()
+        running = workers
+        while running:
+            if finished := done.get():
+                host.after(finished, results)
+                task.advance(len(finished))
+            else:
+                running -= 1
     except BaseException as error:
         failed.append(error)
+        raise
+    finally:
+        for _ in threads:
+            waiting.put(None)
         for thread in threads:
             if thread.ident is not None:
                 thread.join()
-        raise
     if failed:
         raise failed[0]
     return results
 
 
 class _Shared:
-    """What the processes have in common: results, how far each is, and whether to stop."""
+    """What the processes have in common: results, and whether to stop."""
 
-    def __init__(self, size: int, workers: int) -> None:
-        self.memory = memoryview(mmap.mmap(-1, size + 8 * workers + 1))
+    def __init__(self, size: int) -> None:
+        self.memory = memoryview(mmap.mmap(-1, size + 1))
         self.results = self.memory[:size]
-        self._done = self.memory[size : size + 8 * workers].cast("Q")
-        self._stop = self.memory[size + 8 * workers :]
-        self._told = 0
+        self._stop = self.memory[size:]
 
     def stop(self) -> None:
         """Asks every worker to end at its next piece."""
@@ -175,16 +205,6 @@ class _Shared:
         """Whether `stop` was called."""
         return bool(self._stop[0])
 
-    def count(self, worker: int, pieces: int) -> None:
-        """Counts pieces that one worker has done."""
-        self._done[worker] += pieces
-
-    def news(self) -> int:
-        """Pieces done since the last call, by all."""
-        total = sum(self._done)
-        fresh, self._told = total - self._told, total
-        return fresh
-
 
 def _in_processes(
     work: Work,
@@ -193,31 +213,37 @@ def _in_processes(
     width: int,
     workers: int,
     task: Task,
-    meanwhile: Callable[[], None],
+    host: _Host,
 ) -> memoryview:
-    shared = _Shared(width * count, workers)
+    shared = _Shared(width * count)
     numbers, filler = os.pipe()
-    for number in range(len(batches)):
-        os.write(filler, _NUMBER.pack(number))
-    os.close(filler)
     parent = os.getpid()
     children: dict[int, int] = {}
     try:
-        for worker in range(min(workers, len(batches))):
-            answer, teller = os.pipe()
-            # What a Ctrl-C raises while a process is forked, Python throws away; before the child
-            # is known here, nobody would wait for it.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-            try:
-                child = os.fork()
-                if not child:
-                    _work(work, batches, width, shared, worker, numbers, teller, parent, before)
-                os.close(teller)
-                children[answer] = child
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        meanwhile()
-        _wait(children, shared, task)
+        try:
+            for _ in range(min(workers, len(batches))):
+                answer, teller = os.pipe()
+                # What a Ctrl-C raises while a process is forked, Python throws away; before the
+                # child is known here, nobody would wait for it.
+                mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+                try:
+                    child = os.fork()
+                    if not child:
+                        # The numbers end when no process can write one any more.
+                        os.close(filler)
+                        _work(work, batches, width, shared, numbers, teller, parent, mask)
+                    os.close(teller)
+                    children[answer] = child
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            for number, batch in enumerate(batches):
+                host.before(batch)
+                # They all fit into the pipe: whoever reads may be slow, or gone.
+                os.write(filler, _NUMBER.pack(number))
+        finally:
+            os.close(filler)
+        host.meanwhile()
+        _wait(children, shared, batches, task, host)
     except BaseException:
         shared.stop()
         while children:
@@ -227,27 +253,47 @@ def _in_processes(
         raise
     finally:
         os.close(numbers)
-    task.advance(shared.news())
     return shared.results
 
 
-def _wait(children: dict[int, int], shared: _Shared, task: Task) -> None:
+def _wait(
+    children: dict[int, int],
+    shared: _Shared,
+    batches: Sequence[range],
+    task: Task,
+    host: _Host,
+) -> None:
     """Until every worker has ended; the first failure is raised when all have."""
     failure: BaseException | None = None
+    said = dict.fromkeys(children, b"")
     while children:
-        ready = select.select(list(children), [], [], _TICK)[0]
-        task.advance(shared.news())
-        for answer in ready:
-            # What a worker says is shorter than a pipe holds, and it says it once: at its end.
-            with os.fdopen(answer, "rb") as file:
-                child = children.pop(answer)
-                said = file.read()
+        for answer in select.select(list(children), [], [])[0]:
+            text = os.read(answer, _MOST)
+            said[answer] = failing = _heed(said[answer] + text, shared, batches, task, host)
+            if text:
+                continue
+            child = children.pop(answer)
+            os.close(answer)
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             if status:
                 shared.stop()
-                failure = failure or _failure(said, status)
+                failure = failure or _failure(failing[_NUMBER.size :], status)
     if failure is not None:
         raise failure
+
+
+def _heed(said: bytes, shared: _Shared, batches: Sequence[range], task: Task, host: _Host) -> bytes:
+    """Takes the batches that a worker said are done; returns what it said after that."""
+    at = 0
+    while len(said) - at >= _NUMBER.size:
+        (number,) = _NUMBER.unpack_from(said, at)
+        if number == _FAILED:
+            break
+        at += _NUMBER.size
+        if not shared.stopped:
+            host.after(batches[number], shared.results)
+        task.advance(len(batches[number]))
+    return said[at:]
 
 
 def _failure(said: bytes, status: int) -> BaseException:
@@ -265,7 +311,6 @@ def _work(
     batches: Sequence[range],
     width: int,
     shared: _Shared,
-    worker: int,
     numbers: int,
     teller: int,
     parent: int,
@@ -291,11 +336,11 @@ def _work(
             advance(0)
             for index in batch:
                 work(index, shared.results[index * width : (index + 1) * width], advance)
-            shared.count(worker, len(batch))
+            os.write(teller, said)
         status = 0
     except _Stop:
         status = 0
     except BaseException as error:
-        os.write(teller, pickle.dumps(error))
+        os.write(teller, _NUMBER.pack(_FAILED) + pickle.dumps(error))
     finally:
         os._exit(status)

@@ -1,11 +1,13 @@
 """Work that is shared among processes or threads."""
 
 import errno
+import mmap
 import os
 import signal
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -62,6 +64,61 @@ def test_every_piece_is_done_once(kind: str) -> None:
     assert (makers == {os.getpid()}) == (kind == "threads")
 
 
+@pytest.mark.parametrize("count", [0, 1, 4])
+@pytest.mark.usefixtures("kind")
+def test_what_is_done_beside(count: int) -> None:
+    """All is prepared in order, each piece before it is begun; all that is done is taken once."""
+    ready = mmap.mmap(-1, COUNT)
+    prepared: list[int] = []
+    taken: list[int] = []
+
+    def before(pieces: range) -> None:
+        assert "meanwhile" not in events
+        prepared.extend(pieces)
+        ready[pieces.start : pieces.stop] = b"\1" * len(pieces)
+
+    def work(index: int, slot: memoryview, _: Advance) -> None:
+        slot[0] = ready[index]
+
+    def after(pieces: range, results: memoryview) -> None:
+        assert all(results[index] for index in pieces)
+        taken.extend(pieces)
+
+    events: list[str] = []
+    spread(
+        work,
+        COUNT,
+        1,
+        workers=count,
+        task=Task(),
+        before=before,
+        meanwhile=lambda: events.append("meanwhile"),
+        after=after,
+    )
+    assert prepared == list(range(COUNT)) == sorted(taken)
+    assert events == ["meanwhile"]
+
+
+@pytest.mark.parametrize("which", ["before", "meanwhile", "after"])
+@pytest.mark.usefixtures("kind")
+def test_what_is_done_beside_fails(which: str) -> None:
+    """It ends the work; no worker is left, waiting for more."""
+    here, there = os.pipe()
+
+    def fail(*_: object) -> None:
+        raise InputError("no")
+
+    threads = threading.active_count()
+    beside: dict[str, Any] = {which: fail}
+    with pytest.raises(InputError, match="no"):
+        spread(numbers, COUNT, 8, workers=4, task=Task(), **beside)
+    assert threading.active_count() == threads
+    os.close(there)
+    # At the end of the pipe nobody holds its other side any more.
+    assert os.read(here, 1) == b""
+    os.close(here)
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_one_worker_is_this_process(count: int) -> None:
     """Nothing is shared where there is nobody to share with."""
@@ -116,16 +173,14 @@ def test_ctrl_c_ends_all_workers() -> None:
     """Workers do not outlive who waits for them; Ctrl-C is the business of that one alone."""
     here, there = os.pipe()
 
-    class Interrupted(Task):
-        def advance(self, amount: int) -> None:
-            raise KeyboardInterrupt
-
-    def endless(_index: int, _slot: memoryview, advance: Advance) -> None:
+    def endless(index: int, _slot: memoryview, advance: Advance) -> None:
+        if not index:
+            os.kill(os.getppid(), signal.SIGINT)
         while True:
             advance(1)
 
     with pytest.raises(KeyboardInterrupt):
-        run(endless, task=Interrupted())
+        run(endless)
     os.close(there)
     # At the end of the pipe nobody holds its other side any more.
     assert os.read(here, 1) == b""
