@@ -103,19 +103,26 @@ def copy(
 
 
 def digest(
-    source: int, *, sha256: bool, advance: Callable[[int], None], threads: int = 1
+    source: int, *, size: int, sha256: bool, advance: Callable[[int], None], threads: int = 1
 ) -> Copied:
     """Digests an open file without copying it; the arguments are those of `copy`."""
+    if size < CHUNK:
+        # Most files of a tree: in one piece, unless it grows.
+        data = os.read(source, size + 1)
+        if len(data) == size:
+            advance(size)
+            return of(data, sha256)
+        os.lseek(source, 0, os.SEEK_SET)
     content, checksum = blake3(max_threads=threads), _sha256() if sha256 else None
     buffer = memoryview(bytearray(CHUNK if threads == 1 else _BEHIND))
-    size = 0
+    done = 0
     while count := os.readv(source, [buffer]):
         content.update(buffer[:count])
         if checksum is not None:
             checksum.update(buffer[:count])
-        size += count
+        done += count
         advance(count)
-    return Copied(size, content.digest(), checksum.digest() if checksum is not None else b"")
+    return Copied(done, content.digest(), checksum.digest() if checksum is not None else b"")
 
 
 def write(chunks: Iterable[bytes | memoryview], target: int) -> Copied:

@@ -169,6 +169,11 @@ class Store:
             IntegrityError: a different entry lies under the name of one of them, or one that was
                 found damaged.
         """
+        self.settle(*staged)
+        return self.reveal(*staged)
+
+    def settle(self, *staged: Staged) -> None:
+        """The first half of publishing: writes the manifests and waits until all is kept."""
         for item in staged:
             path = os.path.join(item.folder, manifest.NAME)
             write = fs.write_synced if item.stage.synced else fs.write_file
@@ -179,6 +184,9 @@ class Store:
             # Through a folder that was opened before anything was written: no error is missed.
             first = min(staged, key=lambda item: item.stage.order)
             fs.sync_all(first.stage.descriptor, first.folder)
+
+    def reveal(self, *staged: Staged) -> list[EntryId]:
+        """The second half of publishing, after `settle`: gives the entries their names."""
         marked = damage.marked(self.volume)
         for item in staged:
             try:

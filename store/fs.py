@@ -208,8 +208,8 @@ def truncate(descriptor: int, size: int) -> None:
         raise
 
 
-def chmod(path: Path, mode: int) -> None:
-    """chmod(2) of a file or folder, never through a link's target on purpose."""
+def chmod(path: Path | int, mode: int) -> None:
+    """chmod(2) of a file or folder, or of an open one; never through a link on purpose."""
     _observe("chmod", path)
     _finish(os.chmod, path, mode)
 
@@ -385,15 +385,29 @@ def filesystem_of(path: str) -> str:
     """The type of the file system that holds `path`, as mountinfo names it ("" if unknown)."""
     real = os.path.realpath(path)
     best, found = "", ""
+    for point, kind in _mounts():
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        # Of two mounts on one point the later one is on top.
+        if inside and len(point) >= len(best):
+            best, found = point, kind
+    return found
+
+
+def has_mounts(path: str) -> bool:
+    """Whether something is mounted at a folder or below it."""
+    real = os.path.realpath(path)
+    return any(point == real or point.startswith(real + "/") for point, _ in _mounts())
+
+
+def _mounts() -> list[tuple[str, str]]:
+    """Mount points of this process and the types of what is mounted there."""
+    found: list[tuple[str, str]] = []
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
             for line in mounts:
                 fields = line.split(" ")
                 point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4])
-                inside = real == point or real.startswith(point.rstrip("/") + "/")
-                # Of two mounts on one point the later one is on top.
-                if inside and len(point) >= len(best):
-                    best, found = point, fields[fields.index("-") + 1]
+                found.append((point, fields[fields.index("-") + 1]))
     except OSError:
-        return ""
+        return []
     return found

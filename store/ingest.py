@@ -2,22 +2,21 @@
 
 import collections
 import errno
-import fcntl
-import itertools
 import os
 import shlex
 import stat
-import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from cvs.store import copying, damage, fs, moving, tree, workers
+from cvs.store import copying, damage, fs, loose, moving, tree, workers
+from cvs.store.adopt import Adoption, Elsewhere
 from cvs.store.copying import CHUNK, Copied
 from cvs.store.digest import EntryId
 from cvs.store.errors import InputError, IntegrityError, StoreError
-from cvs.store.progress import SILENT, Progress
+from cvs.store.loose import RESULT, Found
+from cvs.store.progress import SILENT, Progress, Task
 from cvs.store.stage import Staged
 from cvs.store.workers import Advance
 
@@ -38,19 +37,6 @@ def chunks(path: str | bytes) -> Iterator[memoryview]:
             yield view[:count]
     finally:
         os.close(descriptor)
-
-
-class _Found(NamedTuple):
-    """What lies below a folder: paths relative to it, ascending."""
-
-    folders: list[bytes]
-    files: list[bytes]
-    links: list[tuple[bytes, bytes]]
-
-
-#: What is learned of each file of a tree: BLAKE3, size, whether it is executable, and by what to
-#: know it again, its inode and time of change.
-_RESULT = struct.Struct("<32sQ?QQ")
 
 
 def add_path(
@@ -115,7 +101,7 @@ def _add_file(
         staged = stage.taken(taken, origin=tree.quote(base), name=name or os.fsdecode(base))
         entry = _publish(store, staged, source, move)
     if move:
-        _remove(source, (status.st_ino, taken.size, status.st_mtime_ns))
+        loose.remove(source, (status.st_ino, taken.size, status.st_mtime_ns))
         if os.path.islink(path):
             fs.unlink(path)
     return entry
@@ -128,10 +114,14 @@ def _publish(store: "Store", staged: Staged, source: bytes, move: bool) -> Entry
             # Another entry was there first, and what it was made from is about to be removed.
             store.check(entry)
     except IntegrityError as error:
-        # What is damaged there is right here.
-        hint = f"{damage.cure(staged.id)} --from {shlex.quote(os.fsdecode(source))}"
-        raise IntegrityError(error.message, hint=hint) from error
+        raise _with_cure(error, staged.id, source) from error
     return entry
+
+
+def _with_cure(error: IntegrityError, entry: EntryId, source: bytes) -> IntegrityError:
+    """What is damaged in the store is right outside."""
+    hint = f"{damage.cure(entry)} --from {shlex.quote(os.fsdecode(source))}"
+    return IntegrityError(error.message, hint=hint)
 
 
 def _check_outside(store: "Store", path: str) -> None:
@@ -156,10 +146,15 @@ class _Tree:
         self._progress = progress
 
     def add(self) -> EntryId:
-        found = _walk(self._root)
+        if self._move:
+            try:
+                return self._adopt(loose.walk(self._root))
+            except Elsewhere:
+                # File by file then, as they are now.
+                pass
+        found = loose.walk(self._root)
         count = len(found.files)
-        what = f"add {self._origin}"
-        with self._store.stage() as stage, self._progress.task(what, count, "items") as task:
+        with self._store.stage() as stage, self._task(found) as task:
             writer = stage.tree(self._name)
             target = os.fsencode(os.path.join(stage.folder, self._name))
             local = self._store.volume.syncs_at_once
@@ -181,18 +176,18 @@ class _Tree:
                 )
                 executable = bool(status.st_mode & stat.S_IXUSR)
                 known = (status.st_ino, status.st_mtime_ns)
-                _RESULT.pack_into(slot, 0, taken.digest, taken.size, executable, *known)
+                RESULT.pack_into(slot, 0, taken.digest, taken.size, executable, *known)
 
             def after(pieces: range, results: memoryview) -> None:
                 for index in pieces:
-                    row = _RESULT.unpack_from(results, index * _RESULT.size)
+                    row = RESULT.unpack_from(results, index * RESULT.size)
                     digest, size, executable, _, _ = row
                     writer.taken(found.files[index], size, digest, executable)
 
             results = workers.spread(
                 work,
                 count,
-                _RESULT.size,
+                RESULT.size,
                 workers=workers.count_for(local),
                 task=task,
                 before=before,
@@ -208,13 +203,30 @@ class _Tree:
             self._clear(entry, found, results)
         return entry
 
-    def _clear(self, entry: EntryId, found: _Found, results: memoryview) -> None:
+    def _adopt(self, found: Found) -> EntryId:
+        adoption = Adoption(self._store, self._root, self._name, found)
+        with self._task(found) as task:
+            entry, document = adoption.digest(self._origin, task)
+        try:
+            if not self._store.has(entry) and adoption.publish(entry, document):
+                return entry
+            # Another was there first, and what this one was made from is about to be removed.
+            self._store.check(entry)
+        except IntegrityError as error:
+            raise _with_cure(error, entry, self._root) from error
+        self._clear(entry, found, adoption.results)
+        return entry
+
+    def _task(self, found: Found) -> Task:
+        return self._progress.task(f"add {self._origin}", len(found.files), "items")
+
+    def _clear(self, entry: EntryId, found: Found, results: memoryview) -> None:
         """Removes what was adopted, and nothing that came later or was changed since."""
         root = moving.set_aside(self._root, entry)
 
         def remove(index: int, _slot: memoryview, _advance: Advance) -> None:
-            _, size, _, inode, changed = _RESULT.unpack_from(results, index * _RESULT.size)
-            _remove(root + b"/" + found.files[index], (inode, size, changed))
+            _, size, _, inode, changed = RESULT.unpack_from(results, index * RESULT.size)
+            loose.remove(root + b"/" + found.files[index], (inode, size, changed))
 
         many = workers.count_for(self._store.volume.syncs_at_once)
         workers.spread(remove, len(found.files), 0, workers=many, task=SILENT.task(""))
@@ -224,35 +236,6 @@ class _Tree:
                 fs.unlink(place)
         moving.remove_folders(root, found.folders)
         moving.put_back(root, self._root)
-
-
-def _walk(root: bytes) -> _Found:
-    found = _Found([], [], [])
-    waiting = [b""]
-    while waiting:
-        prefix = waiting.pop()
-        with os.scandir(root + b"/" + prefix) as scan:
-            items = list(itertools.islice(scan, tree.NODE_LIMIT + 1))
-        count = len(items) + len(found.folders) + len(found.files) + len(found.links)
-        if count > tree.NODE_LIMIT:
-            raise tree.TreeError(f"{os.fsdecode(root)} has more than {tree.NODE_LIMIT:,} files")
-        for item in items:
-            path = prefix + item.name
-            # Here already: what lies deeper may have a path that no call takes.
-            tree.check_path(path)
-            if item.is_symlink():
-                found.links.append((path, os.readlink(item.path)))
-            elif item.is_dir(follow_symlinks=False):
-                found.folders.append(path)
-                waiting.append(path + b"/")
-            elif item.is_file(follow_symlinks=False):
-                found.files.append(path)
-            else:
-                raise InputError(f"{os.fsdecode(item.path)} is not a file, folder or link")
-    found.folders.sort()
-    found.files.sort()
-    found.links.sort()
-    return found
 
 
 def take(
@@ -285,7 +268,13 @@ def take(
         mode = 0o555 if executable else 0o444
         if move and _adopt(opened, source, target, status):
             fs.chmod(target, mode)
-            taken = _digest(opened, status.st_size, sha256, advance, threads)
+            taken = copying.digest(
+                opened,
+                size=status.st_size,
+                sha256=sha256,
+                advance=advance,
+                threads=threads,
+            )
             if synced:
                 fs.sync(opened)
             return taken, status
@@ -322,14 +311,8 @@ def take(
 
 
 def _adopt(descriptor: int, source: bytes, target: bytes, status: os.stat_result) -> bool:
-    """Gives a file a second name in the stage; False where only a copy is safe or possible.
-
-    A file with further names could be changed through them, and one that somebody has open for
-    writing through that.
-    """
-    if status.st_nlink != 1 or not os.path.samestat(status, os.fstat(descriptor)):
-        return False
-    if _is_written(descriptor):
+    """Gives a file a second name in the stage; False where only a copy is safe or possible."""
+    if not loose.is_alone(descriptor, status):
         return False
     try:
         fs.link(source, target)
@@ -338,37 +321,3 @@ def _adopt(descriptor: int, source: bytes, target: bytes, status: os.stat_result
             return False
         raise
     return True
-
-
-def _is_written(descriptor: int) -> bool:
-    """Whether anybody has the file open for writing; a file system that cannot say says no."""
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as error:
-        return error.errno == errno.EAGAIN
-    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return False
-
-
-def _digest(descriptor: int, size: int, sha256: bool, advance: Advance, threads: int) -> Copied:
-    """Digests an open file from its beginning, of `size` bytes as far as known."""
-    if not sha256 and size < CHUNK:
-        data = os.read(descriptor, size + 1)
-        if len(data) == size:
-            return copying.of(data, sha256)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-    return copying.digest(descriptor, sha256=sha256, advance=advance, threads=threads)
-
-
-def _remove(path: bytes, known: tuple[int, int, int]) -> None:
-    """Removes a file that was taken, unless it is another or was changed since.
-
-    Args:
-        known: its inode, size and time of change in nanoseconds.
-    """
-    try:
-        now = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if (now.st_ino, now.st_size, now.st_mtime_ns) == known:
-        fs.unlink(path)

@@ -1,7 +1,9 @@
-"""What is left of a folder that became an entry: out of the way in one rename, then removed.
+"""Beside the place of a folder that becomes an entry: where a run that is killed may leave it.
 
-A run that is killed while it removes leaves the rest under a name that says which entry it was; the
-next one goes on there. In its old place half a folder would pass for another tree.
+A folder that is renamed into the store lies for a moment in `<folder>.moving-to-cvs-<random>`,
+which becomes the entry's folder; the next run puts it back. What is left of one whose files were
+taken one by one is `<folder>.moved-to-cvs-<hash>` while it is removed, and the next run goes on: in
+its old place half a folder would pass for another tree.
 """
 
 import contextlib
@@ -10,22 +12,116 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from blake3 import blake3
 
-from cvs.store import fs, tree
+from cvs.store import fs, scratch, tree
 from cvs.store.digest import EntryId
-from cvs.store.errors import EntryMissing
-from cvs.store.manifest import TreeManifest
+from cvs.store.errors import EntryMissing, InputError
+from cvs.store.manifest import NAME, TreeManifest
 
 if TYPE_CHECKING:
     from cvs.store.entries import Store
 
-#: What the name ends in: this, and the first digits of the entry.
+#: What the names end in: one of these, and the first digits of the entry, or random ones.
 _MARK = b".moved-to-cvs-"
+_MOVING = b".moving-to-cvs-"
 _DIGITS = 16
-_ASIDE = re.compile(rb"(.+)" + re.escape(_MARK) + rb"([0-9a-f]{%d})" % _DIGITS, re.DOTALL)
+_NAME = rb"(.+)(?:%s)([0-9a-f]{%d})"
+_ASIDE = re.compile(_NAME % (re.escape(_MARK), _DIGITS), re.DOTALL)
+_AMID = re.compile(_NAME % (re.escape(_MOVING), _DIGITS), re.DOTALL)
+
+
+class Aside:
+    """The folder of an entry that is made of a folder of the user's, beside that; a `stage.Place`.
+
+    On leaving, what was taken and not published is back in its place.
+    """
+
+    def __init__(self, root: bytes, *, synced: bool) -> None:
+        self._root = root
+        self.folder = os.fsdecode(_amid(root))
+        self.descriptor = -1
+        self.order = 0
+        self.synced = synced
+
+    def __enter__(self) -> Self:
+        try:
+            # Nobody else has the name: where it is taken, an answer was lost and the call repeated.
+            with contextlib.suppress(FileExistsError):
+                fs.mkdir(self.folder)
+            self.descriptor = scratch.open_folder(self.folder)
+            scratch.lock(self.descriptor)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def take(self, name: str) -> None:
+        """Renames the folder into this one."""
+        taken = os.path.join(self.folder, name)
+        try:
+            fs.rename(self._root, taken)
+        except OSError:
+            # Unless it was renamed, and the answer was lost.
+            if not os.path.lexists(taken):
+                raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            try:
+                _give_back(os.fsencode(self.folder), self._root)
+            except BaseException:
+                # What is outside its place weighs more than a Ctrl-C or one error.
+                _give_back(os.fsencode(self.folder), self._root)
+                raise
+        finally:
+            if self.descriptor >= 0:
+                os.close(self.descriptor)
+                self.descriptor = -1
+
+
+def _amid(root: bytes) -> bytes:
+    return root + _MOVING + fs.unique()[:_DIGITS].encode()
+
+
+def _give_back(aside: bytes, root: bytes) -> None:
+    """Puts what was taken back into its place, if that is free, and removes the rest."""
+    try:
+        names = os.listdir(aside)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if name == NAME.encode():
+            fs.unlink(aside + b"/" + name)
+        elif not os.path.lexists(root):
+            fs.rename(aside + b"/" + name, root)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rmdir(aside)
+
+
+def _take_over(aside: bytes, root: bytes) -> None:
+    """Puts back what a run that is gone left in the middle.
+
+    Raises:
+        InputError: the run is not gone; its place was taken since.
+    """
+    descriptor = scratch.open_folder(aside)
+    try:
+        if not scratch.lock(descriptor):
+            raise InputError(f"{os.fsdecode(root)} is being moved into the store by another cvs")
+        # A run of another host, which is not gone after all, then finds nothing to publish.
+        mine = _amid(root)
+        fs.rename(aside, mine)
+        if os.path.lexists(root) and set(os.listdir(mine)) - {NAME.encode()}:
+            raise InputError(
+                f"{os.fsdecode(root)} is not the folder that was being moved when a run ended",
+                hint=f"that one lies in {os.fsdecode(mine)}; move one of them elsewhere",
+            )
+        _give_back(mine, root)
+    finally:
+        os.close(descriptor)
 
 
 def set_aside(root: bytes, entry: EntryId) -> bytes:
@@ -65,17 +161,27 @@ def remove_folders(root: bytes, folders: list[bytes]) -> None:
 
 def is_begun(path: str) -> bool:
     """Whether an earlier run left something of the folder at a path."""
-    return any(True for _ in _left(os.path.realpath(os.fsencode(path))))
+    root = os.path.realpath(os.fsencode(path))
+    return any(True for mark in (_ASIDE, _AMID) for _ in _left(root, mark))
 
 
 def go_on(store: "Store", path: str) -> EntryId | None:
-    """Removes what an earlier run left of the folder at a path; the entry that it became, if any.
+    """Puts back or removes what an earlier run left of the folder at a path.
 
-    Removes only what the entry has, byte for byte.
+    Removes only what an entry has, byte for byte.
+
+    Returns:
+        The entry that it became, if what was left of it was removed.
+
+    Raises:
+        InputError: another run is moving it; two folders claim its place.
     """
     root = os.path.realpath(os.fsencode(path))
+    for aside, _ in list(_left(root, _AMID)):
+        with contextlib.suppress(FileNotFoundError):
+            _take_over(aside, root)
     done = None
-    for aside, digits in _left(root):
+    for aside, digits in _left(root, _ASIDE):
         try:
             entry = store.find(digits)
             document = store.manifest(entry)
@@ -88,7 +194,7 @@ def go_on(store: "Store", path: str) -> EntryId | None:
     return done
 
 
-def _left(root: bytes) -> Iterator[tuple[bytes, str]]:
+def _left(root: bytes, mark: re.Pattern[bytes]) -> Iterator[tuple[bytes, str]]:
     """What was renamed from a place, each with the first digits of its entry."""
     parent, base = os.path.split(root)
     try:
@@ -96,7 +202,7 @@ def _left(root: bytes) -> Iterator[tuple[bytes, str]]:
     except OSError:
         return
     for name in names:
-        match = _ASIDE.fullmatch(name)
+        match = mark.fullmatch(name)
         if match is not None and match[1] == base:
             yield os.path.join(parent, name), match[2].decode()
 

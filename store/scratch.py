@@ -71,9 +71,9 @@ class Scratch:
 
     def _hold(self) -> bool:
         try:
-            self.descriptor = _open(self.folder)
+            self.descriptor = open_folder(self.folder)
             self.order = next(_ORDER)
-            if _lock(self.descriptor) and _is_at(self.descriptor, self.folder):
+            if lock(self.descriptor) and _is_at(self.descriptor, self.folder):
                 return True
         except FileNotFoundError:
             pass
@@ -135,11 +135,11 @@ def leftovers(parent: str, prefix: str = "") -> list[str]:
 
 def _is_held(path: str) -> bool:
     try:
-        descriptor = _open(path)
+        descriptor = open_folder(path)
     except OSError:
         return True
     try:
-        return not _lock(descriptor)
+        return not lock(descriptor)
     finally:
         os.close(descriptor)
 
@@ -149,9 +149,9 @@ def _is_ours(name: str, prefix: str) -> bool:
 
 
 def _sweep(path: str, aside: str, oldest: float | None) -> None:
-    descriptor = _open(path)
+    descriptor = open_folder(path)
     try:
-        if not _lock(descriptor):
+        if not lock(descriptor):
             return
         if oldest is not None and _changed(path) > oldest:
             return
@@ -169,12 +169,13 @@ def _changed(path: str) -> float:
     return max([os.stat(path).st_mtime, *times])
 
 
-def _open(path: str) -> int:
+def open_folder(path: str | bytes) -> int:
+    """Opens a folder, never by way of a link."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
-def _lock(descriptor: int) -> bool:
-    """Whether this process holds the folder now."""
+def lock(descriptor: int) -> bool:
+    """Holds an open folder; whether this process does now, as far as this host can say."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -11,7 +11,7 @@ import datetime
 import functools
 import os
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from blake3 import blake3
 
@@ -26,12 +26,25 @@ T = TypeVar("T")
 _KEPT_SUFFIXES = (".safetensors", ".gguf")
 
 
+class Place(Protocol):
+    """Where an entry lies before it is published."""
+
+    folder: str
+    """What is renamed to become the entry."""
+    descriptor: int
+    """That folder, opened before anything was written into it."""
+    order: int
+    """Ascending in the order in which folders were opened."""
+    synced: bool
+    """Whether the file system has each file already."""
+
+
 class Staged(NamedTuple):
     """An entry that lies complete in a stage."""
 
     id: EntryId
     manifest: manifest.Manifest
-    stage: "Stage"
+    stage: Place
 
     @property
     def folder(self) -> str:
@@ -100,6 +113,49 @@ class Stage(Scratch):
         return Staged(manifest.identity(document), document, self)
 
 
+class TreeListing:
+    """What is known of a tree, put together in any order; folders are listed by who calls.
+
+    Raises:
+        TreeError: by every method, as `tree.Encoding`.
+    """
+
+    def __init__(self, name: str) -> None:
+        tree.check_tree_name(name)
+        self.name = name
+        self.nodes: list[tree.Node] = []
+        self._encoding = tree.Encoding()
+        self._size = 0
+
+    def folder(self, path: bytes) -> None:
+        """Adds a folder."""
+        self._encoding.folder(path)
+        self.nodes.append(tree.Folder(tree.quote(path)))
+
+    def file(self, path: bytes, size: int, digest: bytes, executable: bool) -> None:
+        """Adds a file; `digest` is the BLAKE3 of its bytes."""
+        self._encoding.file(path, size, digest, executable)
+        self.nodes.append(tree.File(tree.quote(path), size, digest.hex(), executable))
+        self._size += size
+
+    def link(self, path: bytes, target: bytes) -> None:
+        """Adds a symbolic link, which must stay inside the tree."""
+        self._encoding.link(path, target)
+        self.nodes.append(tree.Link(tree.quote(path), tree.quote(target)))
+
+    def finish(self, origin: str) -> tuple[EntryId, manifest.TreeManifest]:
+        """The entry's id, and its manifest."""
+        document = manifest.TreeManifest(
+            format=manifest.FORMAT,
+            name=self.name,
+            size=self._size,
+            nodes=tuple(sorted(self.nodes, key=lambda node: node.path)),
+            origin=origin,
+            created=now(),
+        )
+        return tree.tree_id(self.name, self._encoding.digest()), document
+
+
 class TreeWriter:
     """Writes the files of a tree entry, digesting them on the way.
 
@@ -108,15 +164,11 @@ class TreeWriter:
     """
 
     def __init__(self, stage: Stage, name: str) -> None:
-        tree.check_tree_name(name)
+        self._listing = TreeListing(name)
         self._stage = stage
-        self._name = name
         self._root = os.fsencode(os.path.join(stage.folder, name))
-        self._encoding = tree.Encoding()
-        self._nodes: list[tree.Node] = []
         self._folders: set[bytes] = {b""}
         self._links: list[tuple[bytes, bytes]] = []
-        self._size = 0
         with contextlib.suppress(FileExistsError):
             # As in `_create`.
             fs.mkdir(self._root)
@@ -126,10 +178,9 @@ class TreeWriter:
         if path in self._folders:
             return
         self.folder(_check_place(path))
-        self._encoding.folder(path)
-        self._create(fs.mkdir, path)
+        self._listing.folder(path)
+        self._create(fs.mkdir, path, known=1)
         self._folders.add(path)
-        self._nodes.append(tree.Folder(tree.quote(path)))
 
     def write(self, path: bytes, data: bytes | memoryview, executable: bool = False) -> None:
         """Adds a file from memory."""
@@ -161,16 +212,13 @@ class TreeWriter:
 
     def taken(self, path: bytes, size: int, digest: bytes, executable: bool) -> None:
         """Adds a file that lies in its place already and was digested."""
-        self._encoding.file(path, size, digest, executable)
-        self._nodes.append(tree.File(tree.quote(path), size, digest.hex(), executable))
-        self._size += size
+        self._listing.file(path, size, digest, executable)
 
     def link(self, path: bytes, target: bytes) -> None:
         """Adds a symbolic link, which must stay inside the tree."""
         self.folder(_check_place(path))
-        self._encoding.link(path, target)
+        self._listing.link(path, target)
         self._links.append((path, target))
-        self._nodes.append(tree.Link(tree.quote(path), tree.quote(target)))
 
     def finish(self, *, origin: str = "") -> Staged:
         """Makes the links and the manifest, and computes the id.
@@ -180,15 +228,7 @@ class TreeWriter:
         """
         for path, target in self._links:
             self._create(functools.partial(fs.symlink, target), path, known=1)
-        document = manifest.TreeManifest(
-            format=manifest.FORMAT,
-            name=self._name,
-            size=self._size,
-            nodes=tuple(sorted(self._nodes, key=lambda node: node.path)),
-            origin=origin,
-            created=now(),
-        )
-        entry = tree.tree_id(self._name, self._encoding.digest())
+        entry, document = self._listing.finish(origin)
         return Staged(entry, document, self._stage)
 
     def _open(self, path: bytes, executable: bool) -> int:
@@ -204,7 +244,9 @@ class TreeWriter:
             return call(place)
         except FileExistsError:
             name = tree.folded(path)
-            others = sum(tree.folded(tree.unquote(node.path)) == name for node in self._nodes)
+            others = sum(
+                tree.folded(tree.unquote(node.path)) == name for node in self._listing.nodes
+            )
             if others > known:
                 # Also what a file system that ignores case says of two names that it takes for one.
                 raise tree.TreeError(f"{tree.quote(path)!r} is in the tree twice") from None

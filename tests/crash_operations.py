@@ -196,8 +196,10 @@ def _cloned(world: World) -> None:
 
 
 def _kept(world: World, name: str) -> None:
-    """What the user had is where it was or in the store, all of it."""
+    """What the user had is where it was, right beside, or in the store, all of it."""
     path = world.folder / "loose" / name
+    for aside in path.parent.glob(f"{name}.moving-to-cvs-*/{name}"):
+        path = aside
     if not path.exists():
         assert _origins(world).count(name) == 1
     elif path.is_file():

@@ -14,9 +14,13 @@ from cvs.store.volume import Volume
 @contextmanager
 def fail_at(
     number: int, *, code: int = errno.EDQUOT, calls: tuple[str, ...] = ()
-) -> Iterator[None]:
-    """Lets the change with a number (from 1) fail; counts only `calls` if some are given."""
+) -> Iterator[list[str]]:
+    """Lets the change with a number (from 1) fail; counts only `calls` if some are given.
+
+    Yields a list, which names the call once it failed.
+    """
     count = 0
+    failed: list[str] = []
 
     def observe(call: str, where: object) -> None:
         nonlocal count
@@ -24,11 +28,12 @@ def fail_at(
             return
         count += 1
         if count == number:
+            failed.append(call)
             raise OSError(code, os.strerror(code), str(where))
 
     fs.observer = observe
     try:
-        yield
+        yield failed
     finally:
         fs.observer = None
 
