@@ -1,5 +1,6 @@
 """Verifying an entry: its content against its manifest, its manifest against its name."""
 
+import functools
 import os
 import random
 import stat
@@ -153,15 +154,8 @@ class _Verification:
 
     def judge_file(self, path: bytes, mode: int, executable: bool) -> None:
         """Compares a file's mode, where modes are kept."""
-        wanted = 0o555 if executable else 0o444
-        if not self._keeps_modes or not stat.S_ISREG(mode):
-            return
-        bits = stat.S_IMODE(mode)
-        if bits & stat.S_IXUSR != wanted & stat.S_IXUSR:
-            self.tell(path, "lost or gained its executable bit")
-        elif bits & ~wanted or bits & stat.S_IRWXU != wanted & stat.S_IRWXU:
-            # A umask may have taken from group and others; nothing gives them more.
-            self.tell(path, f"has mode {bits:o} instead of {wanted:o}")
+        if self._keeps_modes and (fault := _mode_fault(mode, executable)):
+            self.tell(path, fault)
 
     def judge_folder(self, path: bytes, place: bytes) -> None:
         """Compares a folder's mode, where modes are kept. The group bit is inherited."""
@@ -209,17 +203,13 @@ class _Tree:
         rows = list(_RESULT.iter_unpack(results))
         # A file system that ignores chmod shows all files as executable, or none.
         bits = {bool(mode & stat.S_IXUSR) for _, mode in rows if mode}
-        for folder, what in sorted(self._unreadable.items()):
-            owner.tell(self._shown(folder), f"cannot be read: {what}")
-        for path in self._kinds.keys() - self._all.keys():
-            owner.tell(self._shown(path), "is not part of the entry")
-        self._judge_others()
         for node, path, (sound, mode) in zip(self._files, self._paths, rows, strict=True):
             if not sound or self._kinds.get(path) != "file":
                 # Also what was read by way of a link where a folder belongs.
                 self._judge(node, path)
             elif owner._keeps_modes:
-                owner.judge_file(self._shown(path), mode, node.executable)
+                if fault := _mode_fault(mode, node.executable):
+                    owner.tell(self._shown(path), fault)
             elif len(bits) == 2 and bool(mode & stat.S_IXUSR) != node.executable:
                 owner.tell(self._shown(path), "lost or gained its executable bit")
         return None
@@ -270,10 +260,15 @@ class _Tree:
                             waiting.append(path + b"/")
             except OSError as error:
                 self._unreadable[prefix] = error.strerror or str(error)
+        self._judge_others()
 
     def _judge_others(self) -> None:
-        """Folders and links."""
+        """All but the files of the entry."""
         owner = self._owner
+        for folder, what in sorted(self._unreadable.items()):
+            owner.tell(self._shown(folder), f"cannot be read: {what}")
+        for path in self._kinds.keys() - self._all.keys():
+            owner.tell(self._shown(path), "is not part of the entry")
         owner.judge_folder(self._name, self._root)
         for path, node in self._all.items():
             if isinstance(node, tree.File):
@@ -317,6 +312,21 @@ class _Tree:
 
 
 _MANIFEST = manifest.NAME.encode()
+
+
+@functools.cache
+def _mode_fault(mode: int, executable: bool) -> str | None:
+    """What is wrong with the mode of a file, if it is one."""
+    wanted = 0o555 if executable else 0o444
+    bits = stat.S_IMODE(mode)
+    if not stat.S_ISREG(mode):
+        return None
+    if bits & stat.S_IXUSR != wanted & stat.S_IXUSR:
+        return "lost or gained its executable bit"
+    if bits & ~wanted or bits & stat.S_IRWXU != wanted & stat.S_IRWXU:
+        # A umask may have taken from group and others; nothing gives them more.
+        return f"has mode {bits:o} instead of {wanted:o}"
+    return None
 
 
 def _fault(path: bytes, node: tree.File, by_child: bool, is_read: bool) -> str | None:
