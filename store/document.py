@@ -5,7 +5,6 @@ infinities, absurd depth and size, YAML aliases (a few lines of them can mean gi
 error names the file and the field.
 """
 
-import difflib
 import json
 import os
 import re
@@ -281,6 +280,8 @@ def _explain(text: str, kind: Any, where: str) -> str:
     if what.startswith("Object contains unknown field"):
         name = what.partition("`")[2][:-1][:80]
         what = f"there is no field {name!r}"
+        import difflib
+
         near = difflib.get_close_matches(name, _fields(kind, place), 1)
         what += f", did you mean {near[0]!r}?" if near else ""
     elif what.startswith("Object missing required field"):

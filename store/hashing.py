@@ -10,7 +10,6 @@ Only on this host's own disks: on a network volume that stops answering a mapped
 
 import errno
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 
@@ -44,6 +43,8 @@ def digest(descriptor: int) -> str:
     Raises:
         OSError: EIO, the file cannot be read or shrank meanwhile.
     """
+    import subprocess
+
     packages = os.path.dirname(os.path.dirname(os.path.abspath(blake3.__file__)))
     command = [sys.executable, "-I", "-S", "-c", _CHILD, packages, str(descriptor), str(_WINDOW)]
     done = subprocess.run(

@@ -8,7 +8,6 @@ is unsafe; its pieces are shared among threads, and where there is little to do 
 import gc
 import mmap
 import os
-import pickle
 import queue
 import select
 import signal
@@ -298,6 +297,8 @@ def _heed(said: bytes, shared: _Shared, batches: Sequence[range], task: Task, ho
 
 def _failure(said: bytes, status: int) -> BaseException:
     if said:
+        import pickle
+
         error = pickle.loads(said)
         assert isinstance(error, BaseException)
         return error
@@ -341,6 +342,8 @@ def _work(
     except _Stop:
         status = 0
     except BaseException as error:
+        import pickle
+
         os.write(teller, _NUMBER.pack(_FAILED) + pickle.dumps(error))
     finally:
         os._exit(status)

@@ -31,6 +31,24 @@ _CONTROL = re.compile("[\x7f-\x9f]")
 _STEERING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Every parser makes one for every argument; argparse's own imports a lot for the width."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """How wide the terminal is, as `shutil.get_terminal_size` has it."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isascii() and given.isdecimal() and int(given[:4]) > 0:
+        return int(given[:4])
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors look like all others of cvs."""
 
@@ -39,7 +57,7 @@ class Parser(argparse.ArgumentParser):
             prog=f"cvs {command}",
             description=description,
             epilog=f"examples:\n{examples}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
             allow_abbrev=False,
         )
 

@@ -4,7 +4,6 @@ Each action is a module `cvs.store_<action>` with `parser()` and `run(arguments)
 command is; it is imported when it is asked for.
 """
 
-import difflib
 import importlib
 import itertools
 
@@ -58,6 +57,8 @@ def run(arguments: list[str]) -> int:
         raise AssertionError("argparse lets nothing pass without an action")
     name = rest[0]
     if name not in ACTIONS:
+        import difflib
+
         near = difflib.get_close_matches(name, ACTIONS, 1)
         hint = f", did you mean {near[0]!r}?" if near else ""
         raise InputError(
