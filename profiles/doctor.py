@@ -152,12 +152,16 @@ def file_system(subject: Subject) -> Iterator[Finding]:
         yield Finding("file system", "fine", f"{text}be seen {late} late, files are synced singly")
 
 
+#: Of a file system that has 0 of 0 bytes, such as a cluster whose servers have not told yet.
+_UNTOLD = "the file system does not say how much is free"
+
+
 def space(subject: Subject) -> Iterator[Finding]:
     """Free bytes and files."""
     root = subject.volume.root
     cure = "free some: `cvs store du` says what needs how much"
     state, text, cure = _space(root, cure)
-    if not subject.volume.syncs_at_once:
+    if text != _UNTOLD and not subject.volume.syncs_at_once:
         text += (
             "; on a network file system that may be the whole cluster's, not what a quota leaves"
         )
@@ -166,6 +170,8 @@ def space(subject: Subject) -> Iterator[Finding]:
 
 def _space(path: str, cure: str) -> tuple[State, str, str]:
     found = os.statvfs(_existing(path))
+    if not found.f_blocks:
+        return "fine", _UNTOLD, ""
     free = found.f_bavail * found.f_frsize
     text = f"{size(free)} free of {size(found.f_blocks * found.f_frsize)}"
     # Some file systems make files as long as there is space, and say 0 of 0.

@@ -194,6 +194,14 @@ def test_space(tmp_path: Path, mount: Mount, size: str, files: int, state: str) 
     assert " more files" in one.text
 
 
+def test_space_that_is_not_told(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that has 0 of 0 bytes is not full: it does not say."""
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((4096,) + (0,) * 9))
+    (one,) = found(subject, doctor.space).values()
+
+    assert (one.state, one.text) == ("fine", "the file system does not say how much is free")
+
+
 def test_full(tmp_path: Path, mount: Mount) -> None:
     """A volume without any space is broken, and the probe leaves nothing on it."""
     mount("-t", "tmpfs", "-o", "size=64k", "none", at=tmp_path)
