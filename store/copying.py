@@ -5,6 +5,7 @@ behind, out of the page cache. They read the copy, not the source: what is diges
 stored, whoever changes the source meanwhile; and a file system that can share blocks does so.
 """
 
+import contextlib
 import os
 import queue
 import threading
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from blake3 import blake3
 
-from cvs.store import apart, fs
+from cvs.store import apart, follower, fs
+from cvs.store.follower import Algorithm, Follower
 
 if TYPE_CHECKING:
     import hashlib
@@ -71,6 +73,7 @@ def copy(
     sha256: bool,
     advance: Callable[[int], None],
     threads: int = 1,
+    mapped: bool = False,
 ) -> Copied:
     """Copies an open file into an empty one.
 
@@ -82,9 +85,11 @@ def copy(
         advance: told of bytes that are copied; whatever it raises ends the copying.
         threads: for BLAKE3 alone; more than one never in a process that was forked, where the
             threads that its parent had are missing.
+        mapped: whether processes of their own may map a large copy (`store/follower.py`).
     """
     if size > LARGE:
-        pipeline = _Pipeline(source, target, sha256, advance, threads)
+        mapped = mapped and size >= follower.LARGE
+        pipeline = _Pipeline(source, target, sha256, advance, threads, mapped)
         return apart.run(pipeline.run, pipeline.stop)
     content, checksum = blake3(), _sha256() if sha256 else None
     # One read finds a small file and, being short, its end.
@@ -113,16 +118,19 @@ def digest(
             advance(size)
             return of(data, sha256)
         os.lseek(source, 0, os.SEEK_SET)
-    content, checksum = blake3(max_threads=threads), _sha256() if sha256 else None
+    content, checksum = blake3(max_threads=threads), _sha256()
     buffer = memoryview(bytearray(CHUNK if threads == 1 else _BEHIND))
     done = 0
-    while count := os.readv(source, [buffer]):
-        content.update(buffer[:count])
-        if checksum is not None:
-            checksum.update(buffer[:count])
-        done += count
-        advance(count)
-    return Copied(done, content.digest(), checksum.digest() if checksum is not None else b"")
+    with _Second(checksum) as second:
+        while count := os.readv(source, [buffer]):
+            if sha256:
+                second.begin(buffer[:count])
+            content.update(buffer[:count])
+            if sha256:
+                second.end()
+            done += count
+            advance(count)
+    return Copied(done, content.digest(), checksum.digest() if sha256 else b"")
 
 
 def write(chunks: Iterable[bytes | memoryview], target: int) -> Copied:
@@ -180,7 +188,7 @@ class _Second:
 
 
 class _Pipeline:
-    """One thread copies, the one that runs it digests with BLAKE3, and a third with SHA-256."""
+    """One thread copies; others, or processes, digest what is there with BLAKE3 and SHA-256."""
 
     def __init__(
         self,
@@ -189,7 +197,9 @@ class _Pipeline:
         sha256: bool,
         advance: Callable[[int], None],
         threads: int,
+        mapped: bool,
     ) -> None:
+        self._mapped = mapped
         self._source, self._target, self._advance = source, target, advance
         self._wants_sha256 = sha256
         self._threads = threads
@@ -204,6 +214,8 @@ class _Pipeline:
         self._stopped = True
 
     def run(self) -> Copied:
+        if self._mapped:
+            return self._follow()
         content, checksum = blake3(max_threads=self._threads), _sha256()
         threads = [threading.Thread(target=self._run, args=(self._copy,), name="copy")]
         if self._wants_sha256:
@@ -222,6 +234,36 @@ class _Pipeline:
             raise self._failures[0]
         sha256 = checksum.digest() if self._wants_sha256 else b""
         return Copied(self._copied, content.digest(), sha256)
+
+    def _follow(self) -> Copied:
+        algorithms: list[Algorithm] = ["blake3", "sha256"] if self._wants_sha256 else ["blake3"]
+        copier = threading.Thread(target=self._run, args=(self._copy,), name="copy")
+        with contextlib.ExitStack() as stack:
+            followers = [stack.enter_context(Follower(self._target, one)) for one in algorithms]
+            copier.start()
+            try:
+                self._tell(followers)
+            except BaseException as error:
+                self._fail(error)
+            copier.join()
+            if self._failures:
+                raise self._failures[0]
+            digests = [one.digest() for one in followers]
+        return Copied(self._copied, digests[0], digests[1] if self._wants_sha256 else b"")
+
+    def _tell(self, followers: list[Follower]) -> None:
+        told, is_all = 0, False
+        while not (is_all or self._failures):
+            with self._news:
+                while not (self._ended or self._failures or self._copied - told >= follower.STEP):
+                    self._news.wait()
+                there, is_all = self._copied, self._ended
+            if not is_all:
+                there -= there % follower.STEP
+            for one in followers:
+                one.tell(there)
+            self._advance(there - told)
+            told = there
 
     def _run(self, work: Callable[..., None], *arguments: object) -> None:
         try:

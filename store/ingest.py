@@ -97,6 +97,7 @@ def _add_file(
             synced=not store.volume.syncs_at_once,
             advance=task.advance,
             threads=blake3.AUTO,
+            mapped=store.volume.syncs_at_once,
         )
         staged = stage.taken(taken, origin=tree.quote(base), name=name or os.fsdecode(base))
         entry = _publish(store, staged, source, move)
@@ -248,6 +249,7 @@ def take(
     synced: bool,
     advance: Advance,
     threads: int = 1,
+    mapped: bool = False,
 ) -> tuple[Copied, os.stat_result]:
     """Makes one file of the store from one outside: a copy, or the file itself if `move` allows.
 
@@ -300,6 +302,7 @@ def take(
                 sha256=sha256,
                 advance=advance,
                 threads=threads,
+                mapped=mapped,
             )
             if synced:
                 fs.sync(written)

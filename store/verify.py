@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
 
-from cvs.store import hashing, manifest, tree, workers
+from cvs.store import follower, hashing, manifest, tree, workers
 from cvs.store.copying import CHUNK
 from cvs.store.digest import EntryId
 from cvs.store.entries import content_path
@@ -346,7 +346,7 @@ def _fault(path: bytes, node: tree.File, by_child: bool, is_read: bool) -> str |
             return None
         descriptor = _open(path)
         try:
-            if by_child and node.size >= hashing.LARGE:
+            if by_child and node.size >= follower.LARGE:
                 found = hashing.digest(descriptor)
             else:
                 found = hashing.plain(descriptor, node.size, lambda _: None)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from world import PATIENCE
 
-from cvs.store import copying, fs
+from cvs.store import copying, follower, fs
 from cvs.store.copying import CHUNK, LARGE, Copied
 
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, LARGE, LARGE + 1, LARGE + (3 << 20) + 7]
@@ -33,6 +33,7 @@ def copied(
     *,
     size: int | None = None,
     sha256: bool = True,
+    mapped: bool = False,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Copied:
     """Copies a file that is said to have `size` bytes."""
@@ -40,20 +41,33 @@ def copied(
     other = fs.create(str(target), readable=True)
     try:
         size = source.stat().st_size if size is None else size
-        return copying.copy(one, other, size=size, sha256=sha256, advance=advance)
+        return copying.copy(one, other, size=size, sha256=sha256, advance=advance, mapped=mapped)
     finally:
         os.close(one)
         os.close(other)
 
 
+@pytest.fixture(params=[False, True])
+def mapped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether large copies are digested by processes that map them."""
+    monkeypatch.setattr(follower, "LARGE", 0)
+    return bool(request.param)
+
+
 @pytest.mark.parametrize("sha256", [True, False])
 @pytest.mark.parametrize("size", SIZES)
-def test_every_size(tmp_path: Path, size: int, sha256: bool) -> None:
+def test_every_size(tmp_path: Path, size: int, sha256: bool, mapped: bool) -> None:
     """Copied whole, digested as a whole, every byte counted once."""
     data = os.urandom(size)
     (tmp_path / "source").write_bytes(data)
     counted: list[int] = []
-    found = copied(tmp_path / "source", tmp_path / "target", sha256=sha256, advance=counted.append)
+    found = copied(
+        tmp_path / "source",
+        tmp_path / "target",
+        sha256=sha256,
+        mapped=mapped,
+        advance=counted.append,
+    )
 
     assert found == expected(data, sha256)
     assert (tmp_path / "target").read_bytes() == data
@@ -62,12 +76,13 @@ def test_every_size(tmp_path: Path, size: int, sha256: bool) -> None:
 
 @pytest.mark.parametrize("said", [0, 5, LARGE + 1, 3 * LARGE])
 @pytest.mark.parametrize("size", [0, 100, LARGE + 100])
-def test_a_size_that_is_not_true(tmp_path: Path, size: int, said: int) -> None:
+def test_a_size_that_is_not_true(tmp_path: Path, size: int, said: int, mapped: bool) -> None:
     """A file that grew or shrank since it was found is copied as it is now."""
     data = os.urandom(size)
     (tmp_path / "source").write_bytes(data)
 
-    assert copied(tmp_path / "source", tmp_path / "target", size=said) == expected(data, True)
+    found = copied(tmp_path / "source", tmp_path / "target", size=said, mapped=mapped)
+    assert found == expected(data, True)
     assert (tmp_path / "target").read_bytes() == data
 
 
@@ -89,7 +104,7 @@ def test_where_the_kernel_has_no_way_of_its_own(
 
 @pytest.mark.parametrize("call", ["copy", "write"])
 def test_an_error_of_the_file_system(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, mapped: bool
 ) -> None:
     """It is raised here, in whatever thread it came up, and all threads have ended then."""
     (tmp_path / "source").write_bytes(bytes(LARGE + 1 if call == "copy" else 100))
@@ -103,10 +118,10 @@ def test_an_error_of_the_file_system(
 
     monkeypatch.setattr(fs, "observer", observe)
     with pytest.raises(OSError, match="quota"):
-        copied(tmp_path / "source", tmp_path / "target")
+        copied(tmp_path / "source", tmp_path / "target", mapped=mapped)
 
 
-def test_stopped_from_outside(tmp_path: Path) -> None:
+def test_stopped_from_outside(tmp_path: Path, mapped: bool) -> None:
     """What counting raises ends the copying."""
     (tmp_path / "source").write_bytes(bytes(4 * LARGE))
 
@@ -114,7 +129,7 @@ def test_stopped_from_outside(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        copied(tmp_path / "source", tmp_path / "target", advance=stop)
+        copied(tmp_path / "source", tmp_path / "target", advance=stop, mapped=mapped)
 
 
 def test_a_copy_that_shrinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +154,7 @@ def test_however_a_stream_is_cut(chunks: list[bytes]) -> None:
 
 INTERRUPTED = """
 import os, signal, sys
-from cvs.store import copying, fs
+from cvs.store import copying, follower, fs
 
 def observe(*_):
     global calls

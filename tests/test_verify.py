@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cvs.store import hashing, manifest
+from cvs.store import follower, manifest
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import EntryMissing
@@ -361,13 +361,13 @@ def test_a_large_file_is_read_by_a_process_of_its_own(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Damage is found there too, and a file that cannot be read to its end is named."""
-    monkeypatch.setattr(hashing, "LARGE", 1 << 20)
+    monkeypatch.setattr(follower, "LARGE", 1 << 20)
     (tmp_path / "model").write_bytes(os.urandom((33 << 20) + 5))
     entry = store.add(str(tmp_path / "model"))
     assert damage(store, entry) == []
     flip(Path(store.path(entry), "content"), -3)
     assert damage(store, entry) == [("content", "has other bytes")]
-    monkeypatch.setattr(hashing, "_CHILD", "import os; os.kill(os.getpid(), 7)")
+    monkeypatch.setattr(follower, "_CHILD", "import os; os.kill(os.getpid(), 7)")
     assert damage(store, entry) == [("content", "cannot be read: Input/output error")]
 
 
