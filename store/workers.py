@@ -100,12 +100,14 @@ def spread(
     host = _Host(before, meanwhile, after)
     if workers < 2 or count < SMALL:
         results = memoryview(bytearray(width * count))
-        before(range(count))
+        if count:
+            before(range(count))
         meanwhile()
         for index in range(count):
             work(index, results[index * width : (index + 1) * width], _go_on)
             task.advance(1)
-        after(range(count), results)
+        if count:
+            after(range(count), results)
         return results
     size = max(min(_BATCH, count // workers), count // _BATCHES + 1)
     # Neighbours in a batch are near each other on disk as well.

@@ -120,14 +120,20 @@ class Seam:
                 file.write(f"{call}\n")
         if not self._number or not meets(self._fault, call):
             return
-        with self._lock:
-            (before,) = struct.unpack_from("q", self._shared)
-            struct.pack_into("q", self._shared, 0, before + 1)
-            ours = before + 1 == self._number or (self._how == "from" and before >= self._number)
-            if before + 1 == self._number:
-                path = where if isinstance(where, str | bytes) else str(where)
-                text = os.fsencode(call) + b"\n" + os.fsencode(path)
-                self._shared[8 : 8 + len(text)] = text
+        # A signal that another process of the run meets may not leave the lock with nobody.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            with self._lock:
+                (before,) = struct.unpack_from("q", self._shared)
+                struct.pack_into("q", self._shared, 0, before + 1)
+                is_next = before + 1 == self._number
+                ours = is_next or (self._how == "from" and before >= self._number)
+                if is_next:
+                    path = where if isinstance(where, str | bytes) else str(where)
+                    text = os.fsencode(call) + b"\n" + os.fsencode(path)
+                    self._shared[8 : 8 + len(text)] = text
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if ours and self._what.startswith("SIG") and self._how != "half":
             self._signal()
         elif ours:

@@ -9,7 +9,7 @@ from blake3 import blake3
 from faults import fail_at
 from world import World
 
-from cvs.store import manifest
+from cvs.store import fs, manifest
 
 pytest_plugins = ["world_fixtures"]
 
@@ -63,15 +63,24 @@ def test_moving(world: World, tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_moving_goes_on(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_moving_goes_on(
+    world: World, tmp_path: Path, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A folder whose move was ended is no more at its place; the next run goes on all the same."""
     folder = tmp_path / "folder"
     folder.mkdir()
     for name in ("one", "two"):
         (folder / name).write_text(name)
     world.volume.prepare()
-    with fail_at(2, code=errno.EIO, calls=("unlink",)):
-        assert world.cvs("store", "add", "--move", str(folder)).code == 2
+    if whole:
+        aside = Path(f"{folder}.moving-to-cvs-{'0' * 16}")
+        aside.mkdir()
+        folder.rename(aside / "folder")
+    else:
+        monkeypatch.setattr(fs, "has_mounts", lambda _: True)
+        with fail_at(2, code=errno.EIO, calls=("unlink",)):
+            assert world.cvs("store", "add", "--move", str(folder)).code == 2
     assert not folder.exists()
     done = world.ok("store", "add", "--move", str(folder))
 

@@ -290,6 +290,18 @@ def moved(store: Store, path: Path) -> Path:
     return Path(store.volume.store, store.content(entry))
 
 
+@pytest.mark.parametrize("move", [False, True])
+def test_a_folder_without_files(store: Store, beside: Path, move: bool) -> None:
+    """It is a tree of folders and links."""
+    (beside / "node" / "empty").mkdir(parents=True)
+    (beside / "node" / "link").symlink_to("empty")
+    entry = store.add(str(beside / "node"), move=move)
+
+    assert list(verify(store, entry)) == []
+    stored = Path(store.volume.store, store.content(entry))
+    assert sorted(os.listdir(stored)) == ["empty", "link"]
+
+
 def test_a_file_is_adopted(store: Store, beside: Path) -> None:
     """No byte is copied: the entry has the file itself, which is gone from its old place."""
     path = beside / "model"
