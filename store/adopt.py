@@ -50,11 +50,12 @@ class Adoption:
         self._found = found
         self._local = store.volume.syncs_at_once
         self._device = os.stat(store.volume.store).st_dev
+        self._open: list[bytes] = []
         self.results = memoryview(b"")
         """Of each file, in their order, a `loose.RESULT`."""
 
     def digest(self, origin: str, task: Task) -> tuple[EntryId, TreeManifest]:
-        """Makes all files read-only, and digests them.
+        """Digests all files, and changes nothing.
 
         Raises:
             Elsewhere: it is not to be had as it is.
@@ -64,7 +65,7 @@ class Adoption:
         if fs.has_mounts(os.fsdecode(self._root)):
             raise Elsewhere
         for folder in (b"", *found.folders):
-            self._check_folder(self._root + b"/" + folder)
+            self._look_at(self._root + b"/" + folder)
         listing = TreeListing(self._name)
 
         def listed() -> None:
@@ -104,7 +105,7 @@ class Adoption:
                 self._store.settle(staged)
                 if not self._local:
                     fs.sync_folders(os.fsdecode(self._root))
-                self._check_again()
+                self._close()
                 aside.take(self._name)
                 try:
                     self._store.reveal(staged)
@@ -112,14 +113,15 @@ class Adoption:
                     # Unless it was renamed, and the answer was lost.
                     if os.path.lexists(aside.folder) or not self._store.has(entry):
                         raise
+                    fs.sync_folder(self._store.volume.store)
                 return not os.path.lexists(aside.folder)
         except OSError as error:
             if error.errno in _IN_PLACE:
                 raise Elsewhere from error
             raise
 
-    def _check_folder(self, path: bytes) -> None:
-        """Folders have the mode that those of the store have."""
+    def _look_at(self, path: bytes) -> None:
+        """Whether a folder is to be had, and needs the mode of those of the store."""
         status = os.lstat(path)
         if (
             not stat.S_ISDIR(status.st_mode)
@@ -129,7 +131,7 @@ class Adoption:
             raise Elsewhere
         bits = stat.S_IMODE(status.st_mode) & ~stat.S_ISGID
         if bits & ~0o755 or bits & stat.S_IRWXU != stat.S_IRWXU:
-            fs.chmod(path, 0o755)
+            self._open.append(path)
 
     def _take(self, index: int, slot: memoryview, advance: Advance) -> None:
         """In a worker; leaves its result empty where the file is not to be had."""
@@ -144,9 +146,6 @@ class Adoption:
             ):
                 return
             executable = bool(status.st_mode & stat.S_IXUSR)
-            mode = 0o555 if executable else 0o444
-            if stat.S_IMODE(status.st_mode) != mode:
-                fs.chmod(opened, mode)
             taken = copying.digest(opened, size=status.st_size, sha256=False, advance=advance)
             if not self._local:
                 fs.sync(opened)
@@ -155,13 +154,26 @@ class Adoption:
         finally:
             os.close(opened)
 
-    def _check_again(self) -> None:
-        """Whether the folder still has what was digested, and nothing else."""
+    def _close(self) -> None:
+        """Makes all read-only. The folder still has what was digested then, and nothing else.
 
-        def look(index: int, slot: memoryview, _: Advance) -> None:
-            _, size, _, inode, changed = RESULT.unpack_from(self.results, index * RESULT.size)
+        Raises:
+            Elsewhere: it does not.
+        """
+        for folder in self._open:
+            fs.chmod(folder, 0o755)
+
+        def close(index: int, slot: memoryview, _: Advance) -> None:
+            row = RESULT.unpack_from(self.results, index * RESULT.size)
+            _, size, executable, inode, changed = row
             path = self._root + b"/" + self._found.files[index]
-            slot[0] = loose.is_known(path, (inode, size, changed))
+            status = loose.known(path, (inode, size, changed))
+            if status is None or status.st_nlink != 1:
+                return
+            mode = 0o555 if executable else 0o444
+            if stat.S_IMODE(status.st_mode) != mode:
+                fs.chmod(path, mode)
+            slot[0] = True
 
         def walk() -> None:
             if loose.walk(self._root) != self._found:
@@ -170,5 +182,5 @@ class Adoption:
         count = len(self._found.files)
         task = SILENT.task("")
         many = workers.count_for(self._local)
-        if not all(workers.spread(look, count, 1, workers=many, task=task, meanwhile=walk)):
+        if not all(workers.spread(close, count, 1, workers=many, task=task, meanwhile=walk)):
             raise Elsewhere

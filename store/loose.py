@@ -79,20 +79,21 @@ def _is_written(descriptor: int) -> bool:
     return False
 
 
-def is_known(path: bytes, known: tuple[int, int, int]) -> bool:
-    """Whether a file is still the one that was taken, and unchanged since.
+def known(path: bytes, as_what: tuple[int, int, int]) -> os.stat_result | None:
+    """The status of a file that was taken; None if it is another now or was changed since.
 
     Args:
-        known: its inode, size and time of change in nanoseconds.
+        as_what: its inode, size and time of change in nanoseconds.
     """
     try:
         now = os.lstat(path)
     except FileNotFoundError:
-        return False
-    return stat.S_ISREG(now.st_mode) and (now.st_ino, now.st_size, now.st_mtime_ns) == known
+        return None
+    is_same = (now.st_ino, now.st_size, now.st_mtime_ns) == as_what
+    return now if is_same and stat.S_ISREG(now.st_mode) else None
 
 
-def remove(path: bytes, known: tuple[int, int, int]) -> None:
-    """Removes a file that was taken, unless it is another or was changed since; see `is_known`."""
-    if is_known(path, known):
+def remove(path: bytes, as_what: tuple[int, int, int]) -> None:
+    """Removes a file that was taken, unless it is another or was changed since; see `known`."""
+    if known(path, as_what) is not None:
         fs.unlink(path)

@@ -109,7 +109,7 @@ def test_a_file_that_is_being_written(store: Store, folder: Path) -> None:
     assert (stored / "file").read_bytes() == b"1"
 
 
-@pytest.mark.parametrize("what", ["content", "new", "gone", "replaced"])
+@pytest.mark.parametrize("what", ["content", "new", "gone", "linked", "replaced"])
 def test_what_is_changed_at_the_last_moment(store: Store, folder: Path, what: str) -> None:
     """What was digested is not the folder any more: it is taken anew, as it is now."""
     settle = store.settle
@@ -117,6 +117,7 @@ def test_what_is_changed_at_the_last_moment(store: Store, folder: Path, what: st
         "content": lambda: (folder / "file").write_bytes(b"changed"),
         "new": lambda: (folder / "deep" / "new").write_bytes(b"new"),
         "gone": lambda: (folder / "file").unlink(),
+        "linked": lambda: os.link(folder / "file", store.volume.models + "/other"),
         "replaced": lambda: os.replace(folder / "deep" / "run", folder / "file"),
     }
 
@@ -130,6 +131,7 @@ def test_what_is_changed_at_the_last_moment(store: Store, folder: Path, what: st
         "content": [b"2", b"changed"],
         "new": [b"1", b"2", b"new"],
         "gone": [b"2"],
+        "linked": [b"1", b"2"],
         "replaced": [b"2"],
     }
     stored, same = moved(store, folder)
@@ -150,11 +152,13 @@ def test_another_file_system(store: Store, folder: Path, memory: Path) -> None:
 
 
 def test_a_tree_that_no_entry_may_have(store: Store, folder: Path) -> None:
-    """It stays where it is."""
+    """It stays where it is, as it is."""
     (folder / "bad").symlink_to("/etc")
+    modes = {path: path.stat().st_mode for path in folder.rglob("*")}
     with pytest.raises(TreeError, match="leaves it"):
         store.add(str(folder), move=True)
 
+    assert {path: path.stat().st_mode for path in folder.rglob("*")} == modes
     assert (folder / "file").read_bytes() == b"1"
     assert os.listdir(folder.parent) == ["node"]
 
