@@ -87,16 +87,26 @@ def _amid(root: bytes) -> bytes:
 
 
 def _give_back(aside: bytes, root: bytes) -> None:
-    """Puts what was taken back into its place, if that is free, and removes the rest."""
+    """Puts what was taken back into its place, and removes the rest.
+
+    Raises:
+        InputError: the place was taken since; nothing is removed.
+    """
     try:
         names = os.listdir(aside)
     except FileNotFoundError:
         return
     for name in names:
         if name == NAME.encode():
-            fs.unlink(aside + b"/" + name)
-        elif not os.path.lexists(root):
-            fs.rename(aside + b"/" + name, root)
+            continue
+        if os.path.lexists(root):
+            raise InputError(
+                f"{os.fsdecode(root)} is not the folder that was being moved into the store",
+                hint=f"that one lies in {os.fsdecode(aside)}; move one of them elsewhere",
+            )
+        fs.rename(aside + b"/" + name, root)
+    with contextlib.suppress(FileNotFoundError):
+        fs.unlink(aside + b"/" + NAME.encode())
     with contextlib.suppress(FileNotFoundError):
         fs.rmdir(aside)
 
@@ -114,11 +124,6 @@ def _take_over(aside: bytes, root: bytes) -> None:
         # A run of another host, which is not gone after all, then finds nothing to publish.
         mine = _amid(root)
         fs.rename(aside, mine)
-        if os.path.lexists(root) and set(os.listdir(mine)) - {NAME.encode()}:
-            raise InputError(
-                f"{os.fsdecode(root)} is not the folder that was being moved when a run ended",
-                hint=f"that one lies in {os.fsdecode(mine)}; move one of them elsewhere",
-            )
         _give_back(mine, root)
     finally:
         os.close(descriptor)

@@ -88,6 +88,26 @@ def test_two_that_claim_a_place(store: Store, folder: Path) -> None:
     assert not left.exists()
 
 
+def test_a_place_that_is_taken_meanwhile(store: Store, folder: Path) -> None:
+    """What cannot go back is said, and lies where that says."""
+    reveal = store.reveal
+
+    def late(*staged: Any) -> Any:
+        folder.mkdir()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    store.reveal = late  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="is not the folder that was being moved") as caught:
+        add_path(store, str(folder), move=True)
+    store.reveal = reveal  # type: ignore[method-assign]
+
+    (place,) = (path for path in folder.parent.iterdir() if path != folder)
+    assert str(place) in (caught.value.hint or "")
+    folder.rmdir()
+    entry = add_path(store, str(folder), move=True)
+    assert (Path(store.path(entry)) / "folder" / "one").read_bytes() == b"1"
+
+
 def test_a_move_that_is_going_on(store: Store, folder: Path) -> None:
     """What another run has in its hands is left there."""
     left = amid(folder)
