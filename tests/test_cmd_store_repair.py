@@ -1,15 +1,17 @@
 """`cvs store repair`, and that nothing damaged is served: with real servers, end to end."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from indexserver import IndexServer
 from world import CAME_AND_WENT, Done, World
 
-from cvs.store import damage, manifest
+from cvs.store import damage, manifest, repair
 from cvs.store.digest import EntryId
 
 pytest_plugins = ["world_fixtures"]
@@ -181,6 +183,28 @@ def test_from_this_machine(realized: World) -> None:
     assert "1 wheels are not stored and no connection may be made: cvs_demo_palette" in done.out
     assert realized.ok("store", "repair", *realized.local).out.endswith("3 entries, all well\n")
     realized.assert_sound()
+
+
+def test_what_was_done_before_an_error_is_told(
+    realized: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume that is full at the second entry does not take the news of the first with it."""
+    harmed = sorted([harm(realized, "core"), harm(realized, "node")])
+    real, calls = repair.repair, iter((True, False))
+
+    def full(*arguments: Any) -> Any:
+        if next(calls):
+            return real(*arguments)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), realized.cache)
+
+    monkeypatch.setattr(repair, "repair", full)
+    names = [entry for entry, _ in harmed]
+    done = realized.cvs("store", "repair", "--allow-local", *names)
+
+    assert done.code == 2
+    (first, path) = harmed[0]
+    assert f"{first[:16]}/{path} is restored" in done.err.splitlines()
+    assert "error: no space is left" in done.err
 
 
 def test_from_a_copy(realized: World) -> None:

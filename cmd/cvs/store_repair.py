@@ -72,13 +72,19 @@ def run(arguments: list[str]) -> int:
         return _dry_run(session, store, chosen, sources)
     if chosen:
         store.volume.prepare()
-    done = []
-    with session.progress.task("repairing", len(chosen), "items") as task:
-        for entry in chosen:
-            one = repair.repair(store, entry, sources(entry), session.progress)
-            task.advance(1)
-            if one.restored or one.lost or not options.all:
-                done.append(one)
+    done: list[Repaired] = []
+    try:
+        with session.progress.task("repairing", len(chosen), "items") as task:
+            for entry in chosen:
+                one = repair.repair(store, entry, sources(entry), session.progress)
+                task.advance(1)
+                if one.restored or one.lost or not options.all:
+                    done.append(one)
+    except BaseException:
+        # What was done before stays done, and is told before what ended it.
+        if done:
+            session.say("\n".join(_outcomes(store, done)))
+        raise
     data = {"entries": len(chosen), "repaired": [_described(one) for one in done]}
     session.result(data, "\n".join(_lines(store, len(chosen), done)))
     lost = [one for one in done if one.lost]
@@ -135,12 +141,7 @@ def _described(one: Repaired) -> dict[str, Any]:
 
 
 def _lines(store: Store, count: int, done: Sequence[Repaired]) -> Iterator[str]:
-    for one in done:
-        short = one.entry[: entries.DIGITS]
-        yield from _some(f"{short}/{path} is restored" for path in one.restored)
-        yield from _some(f"{short}/{lost.path} is not restored: {lost.why}" for lost in one.lost)
-        if one.kept_aside:
-            yield f"what was there is kept in {os.path.join(store.volume.root, one.kept_aside)}"
+    yield from _outcomes(store, done)
     lost = sum(bool(one.lost) for one in done)
     if lost:
         yield f"{lost} of {count} entries are still damaged"
@@ -148,6 +149,15 @@ def _lines(store: Store, count: int, done: Sequence[Repaired]) -> Iterator[str]:
         yield f"{count} entries, all well"
     else:
         yield "no entry is marked as damaged; `cvs store verify` looks"
+
+
+def _outcomes(store: Store, done: Sequence[Repaired]) -> Iterator[str]:
+    for one in done:
+        short = one.entry[: entries.DIGITS]
+        yield from _some(f"{short}/{path} is restored" for path in one.restored)
+        yield from _some(f"{short}/{lost.path} is not restored: {lost.why}" for lost in one.lost)
+        if one.kept_aside:
+            yield f"what was there is kept in {os.path.join(store.volume.root, one.kept_aside)}"
 
 
 def _some(lines: Iterable[str]) -> Iterator[str]:
