@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 from blake3 import blake3
 
 from cvs.store import apart, follower, fs
-from cvs.store.follower import Algorithm, Follower
+from cvs.store.follower import Follower
 
 if TYPE_CHECKING:
     import hashlib
@@ -236,10 +236,18 @@ class _Pipeline:
         return Copied(self._copied, content.digest(), sha256)
 
     def _follow(self) -> Copied:
-        algorithms: list[Algorithm] = ["blake3", "sha256"] if self._wants_sha256 else ["blake3"]
+        followers = [Follower(self._target)]
+        if self._wants_sha256:
+            # It takes longest, and nobody can help it: it has a processor, and so has the copying.
+            threads = max(1, len(os.sched_getaffinity(0)) - 2)
+            followers = [
+                Follower(self._target, threads=threads),
+                Follower(self._target, "sha256"),
+            ]
         copier = threading.Thread(target=self._run, args=(self._copy,), name="copy")
         with contextlib.ExitStack() as stack:
-            followers = [stack.enter_context(Follower(self._target, one)) for one in algorithms]
+            for one in followers:
+                stack.enter_context(one)
             copier.start()
             try:
                 self._tell(followers)

@@ -22,11 +22,12 @@ Algorithm = Literal["blake3", "sha256"]
 
 _CHILD = """
 import mmap, sys
-file, window, packages = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+file, window, threads = map(int, sys.argv[1:4])
+packages = sys.argv[4:]
 if packages:
     sys.path[:0] = packages
     from blake3 import blake3
-    hasher = blake3(max_threads=blake3.AUTO)
+    hasher = blake3(max_threads=threads)
 else:
     from hashlib import sha256
     hasher = sha256()
@@ -52,11 +53,22 @@ LARGE = 64 << 20
 
 
 class Follower:
-    """A process that digests an open file from its beginning; it ends with the context."""
+    """A process that digests an open file from its beginning; it ends with the context.
 
-    def __init__(self, descriptor: int, algorithm: Algorithm = "blake3") -> None:
+    Args:
+        threads: of BLAKE3; by default as many as there are processors.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        algorithm: Algorithm = "blake3",
+        *,
+        threads: int = blake3.blake3.AUTO,
+    ) -> None:
         self._descriptor = descriptor
         self._algorithm = algorithm
+        self._threads = threads
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -66,7 +78,7 @@ class Follower:
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-I", "-S", "-c", _CHILD),
-                *(str(self._descriptor), str(WINDOW)),
+                *(str(self._descriptor), str(WINDOW), str(self._threads)),
                 *([packages] if self._algorithm == "blake3" else []),
             ],
             pass_fds=[self._descriptor],
