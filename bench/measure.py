@@ -51,6 +51,7 @@ _UNSYNCED = (
     "from cvs.store import fs\n"
     "fs.sync_all = lambda descriptor, where: None\n"
     "fs.sync_folder = lambda path: None\n"
+    "fs.write_back = lambda descriptor: None\n"
 )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from cvs.store import copying, damage, fs, loose, moving, tree, workers
+from cvs.store import copying, damage, follower, fs, loose, moving, tree, workers
 from cvs.store.adopt import Adoption, Elsewhere
 from cvs.store.copying import CHUNK, Copied
 from cvs.store.digest import EntryId
@@ -19,6 +19,7 @@ from cvs.store.loose import RESULT, Found
 from cvs.store.progress import SILENT, Progress, Task
 from cvs.store.stage import Staged
 from cvs.store.workers import Advance
+from cvs.store.writeback import Writeback
 
 if TYPE_CHECKING:
     from cvs.store.entries import Store
@@ -87,18 +88,22 @@ def _add_file(
     source = os.path.realpath(path)
     _check_outside(store, os.fsdecode(source))
     what = f"add {tree.quote(base)}"
-    with store.stage() as stage, progress.task(what, os.stat(source).st_size) as task:
-        taken, status = take(
-            source,
-            os.fsencode(os.path.join(stage.folder, "content")),
-            executable=False,
-            move=move,
-            sha256=sha256,
-            synced=not store.volume.syncs_at_once,
-            advance=task.advance,
-            threads=blake3.AUTO,
-            mapped=store.volume.syncs_at_once,
-        )
+    size, local = os.stat(source).st_size, store.volume.syncs_at_once
+    with store.stage() as stage, progress.task(what, size) as task:
+        with Writeback(stage.folder) as writeback:
+            if size >= follower.LARGE and local and not move:
+                writeback.start()
+            taken, status = take(
+                source,
+                os.fsencode(os.path.join(stage.folder, "content")),
+                executable=False,
+                move=move,
+                sha256=sha256,
+                synced=not local,
+                advance=task.advance,
+                threads=blake3.AUTO,
+                mapped=local,
+            )
         staged = stage.taken(taken, origin=tree.quote(base), name=name or os.fsdecode(base))
         entry = _publish(store, staged, source, move)
     if move:
@@ -162,6 +167,8 @@ class _Tree:
             folders = collections.deque(found.folders)
 
             def before(pieces: range) -> None:
+                if local and count >= workers.SMALL:
+                    writeback.start()
                 # In their order each folder comes before what lies in it.
                 while folders and folders[0] < found.files[pieces[-1]]:
                     writer.folder(folders.popleft())
@@ -185,20 +192,21 @@ class _Tree:
                     digest, size, executable, _, _ = row
                     writer.taken(found.files[index], size, digest, executable)
 
-            results = workers.spread(
-                work,
-                count,
-                RESULT.size,
-                workers=workers.count_for(local),
-                task=task,
-                before=before,
-                after=after,
-            )
-            for folder in folders:
-                writer.folder(folder)
-            for path, link in found.links:
-                writer.link(path, link)
-            staged = writer.finish(origin=self._origin)
+            with Writeback(stage.folder) as writeback:
+                results = workers.spread(
+                    work,
+                    count,
+                    RESULT.size,
+                    workers=workers.count_for(local),
+                    task=task,
+                    before=before,
+                    after=after,
+                )
+                for folder in folders:
+                    writer.folder(folder)
+                for path, link in found.links:
+                    writer.link(path, link)
+                staged = writer.finish(origin=self._origin)
             entry = _publish(self._store, staged, self._root, self._move)
         if self._move:
             self._clear(entry, found, results)
