@@ -8,6 +8,7 @@ import contextlib
 import os
 import queue
 import threading
+from types import TracebackType
 from typing import Self
 
 from cvs.store import apart, fs
@@ -36,9 +37,15 @@ class Writeback:
             self._thread = threading.Thread(target=self._run, name="writeback", daemon=True)
             apart.start(self._thread)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self._ended.put(None)
-        if self._thread is not None and self._thread.ident is not None:
+        # After an error what was staged is removed, and the disk need not write it any more.
+        if kind is None and self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:

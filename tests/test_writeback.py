@@ -34,6 +34,21 @@ def test_it_goes_on_until_it_is_left(tmp_path: Path, synced: "queue.SimpleQueue[
     assert threading.active_count() == 1
 
 
+def test_an_error_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is to be removed need not be written; the thread ends when the disk lets it."""
+    here, there = os.pipe()
+    monkeypatch.setattr(fs, "write_back", lambda _: os.read(here, 1))
+    writeback = Writeback(str(tmp_path))
+    with pytest.raises(KeyboardInterrupt), writeback:
+        writeback.start()
+        raise KeyboardInterrupt
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "writeback")
+    os.close(there)
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    os.close(here)
+
+
 def test_it_is_not_begun(tmp_path: Path, synced: "queue.SimpleQueue[int]") -> None:
     """Where nobody starts it, it does nothing."""
     with Writeback(str(tmp_path)):
