@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,14 @@ def loose(crashes: Crashes) -> None:
     with open(loose / "large.gguf", "wb") as file:
         file.write(b"GGUF")
         file.truncate(copying.LARGE + 1)
+
+
+def shared(crashes: Crashes) -> None:
+    """Besides, one of the files has another name, so that its folder is not to be had as it is."""
+    loose(crashes)
+    other = crashes.world.folder / "other"
+    other.mkdir()
+    os.link(crashes.world.folder / "loose" / "folder" / "run", other / "run")
 
 
 def broken(crashes: Crashes) -> None:
@@ -208,12 +217,12 @@ def _kept(world: World, name: str) -> None:
         assert sum(len(files) for _, _, files in os.walk(path)) == 27
 
 
-def _add(name: str, option: str = "") -> Operation:
+def _add(name: str, option: str = "", world: Callable[[Crashes], None] = loose) -> Operation:
     moves = [option] if option == "--move" else []
     shares = option == "--workers"
     return Operation(
-        f"add {name} {option}".strip(),
-        loose,
+        f"add {name} {option}".strip() + (", shared" if world is shared else ""),
+        world,
         lambda world: [*(["add"] if shares else ["store", "add", *moves]), f"loose/{name}"],
         ONE,
         ONE,
@@ -262,6 +271,7 @@ OPERATIONS = (
     _add("folder", "--workers"),
     _add("small.gguf", "--move"),
     _add("folder", "--move"),
+    _add("folder", "--move", shared),
     Operation("publish", one, lambda _: ["publish"], ONE, ONE, _published),
     Operation(
         "repair",
