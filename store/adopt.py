@@ -110,10 +110,9 @@ class Adoption:
                 try:
                     self._store.reveal(staged)
                 except OSError:
-                    # Unless it was renamed, and the answer was lost.
-                    if os.path.lexists(aside.folder) or not self._store.has(entry):
-                        raise
-                    fs.sync_folder(self._store.volume.store)
+                    if self._store.has(entry) and not os.path.lexists(aside.folder):
+                        moving.leave_word(self._root, entry)
+                    raise
                 return not os.path.lexists(aside.folder)
         except OSError as error:
             if error.errno in _IN_PLACE:

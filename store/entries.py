@@ -192,7 +192,9 @@ class Store:
             try:
                 fs.rename(item.folder, self.path(item.id))
             except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                # Or it was renamed, and the answer was lost.
+                is_there = not os.path.lexists(item.folder) and self.has(item.id)
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not is_there:
                     raise
                 self._check_winner(item)
             else:

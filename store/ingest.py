@@ -70,6 +70,8 @@ def add_path(
         is_gone = not os.path.exists(absolute)
         before = moving.go_on(store, absolute)
         if is_gone and before is not None:
+            # The run before may have ended because this failed.
+            fs.sync_folder(store.volume.store)
             return before
     if os.path.isdir(absolute):
         return _Tree(store, os.fsencode(absolute), name, move, progress).add()

@@ -143,6 +143,12 @@ def set_aside(root: bytes, entry: EntryId) -> bytes:
     return aside
 
 
+def leave_word(root: bytes, entry: EntryId) -> None:
+    """Tells the next run what a folder became, of which this one cannot say that it is kept."""
+    with contextlib.suppress(OSError):
+        fs.mkdir(root + _MARK + entry[:_DIGITS].encode())
+
+
 def put_back(aside: bytes, root: bytes) -> None:
     """Gives its name back to what was not removed: it came later, or was changed since."""
     if aside != root and os.path.lexists(aside) and not os.path.lexists(root):
