@@ -5,6 +5,8 @@ import mmap
 import os
 import signal
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -189,24 +191,40 @@ def test_ctrl_c_ends_all_workers() -> None:
 
 def test_ctrl_c_amid_a_fork() -> None:
     """Ctrl-C at the moment at which a worker begins is not thrown away, and leaves no worker."""
-    here, there = os.pipe()
-    amid = [False]
+    # In a process of its own: what is called at a fork is called for the life of the process, and
+    # a signal goes to any thread that there is.
+    done = subprocess.run(
+        [sys.executable, "-c", _AMID_A_FORK, str(COUNT)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("interrupted\nno worker is left\n", "")
 
-    def interrupt() -> None:
-        if amid.pop():
-            os.kill(os.getpid(), signal.SIGINT)
-        amid.append(False)
 
-    # What is called at a fork, is called for the life of the process.
-    os.register_at_fork(after_in_parent=interrupt)
-    amid[0] = True
-    with pytest.raises(KeyboardInterrupt):
-        run(numbers)
+_AMID_A_FORK = """
+import os, signal, sys
+from cvs.store.progress import Task
+from cvs.store.workers import spread
 
-    os.close(there)
-    # At the end of the pipe nobody holds its other side any more.
-    assert os.read(here, 1) == b""
-    os.close(here)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+amid = [True]
+
+def interrupt():
+    if amid:
+        amid.clear()
+        os.kill(os.getpid(), signal.SIGINT)
+
+os.register_at_fork(after_in_parent=interrupt)
+try:
+    spread(lambda index, slot, advance: None, int(sys.argv[1]), 1, workers=4, task=Task())
+except KeyboardInterrupt:
+    print("interrupted")
+try:
+    os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    print("no worker is left")
+"""
 
 
 def test_workers_end_with_their_parent() -> None:
