@@ -1,6 +1,5 @@
 """Work apart from the thread that hears of signals."""
 
-import os
 import signal
 import subprocess
 import sys
