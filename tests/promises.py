@@ -6,6 +6,7 @@ be there from then on.
 
 import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -106,9 +107,11 @@ class Promises:
         self._processes.append(process)
         return process
 
-    def keep(self, process: Process) -> None:
-        """Takes note of what a process has said."""
+    def keep(self, process: Process, cut: float = math.inf) -> None:
+        """Takes note of what a process had said before the power was cut, if it was."""
         for said in process.said:
+            if said["at"] > cut:
+                return
             self._entries.update(said.get("entries", ()))
             if "kept" in said:
                 self._moved[said["kept"]] = EntryId(said["content"])

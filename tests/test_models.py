@@ -68,7 +68,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.owner.requests.append((self.path, self.headers.get("Range")))
-        self.close_connection = True
         try:
             self._serve()
         except (BrokenPipeError, ConnectionResetError):
@@ -88,6 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._head(404, 0)
         elif way == "unsized":
             self.send_response(200)
+            self.send_header("Connection", "close")
             self.end_headers()
             self.wfile.write(data)
         elif way == "short":
@@ -111,6 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _head(self, status: int, length: int, **headers: str) -> None:
         self.send_response(status)
+        # Said, or the client may send the next request before it sees that the connection ends.
+        self.send_header("Connection", "close")
         self.send_header("Content-Length", str(length))
         for name, value in headers.items():
             self.send_header(name, value)

@@ -130,10 +130,10 @@ def test_cut_by_chance(memory: Path, kind: str, nightly: bool) -> None:
                 for _ in range(chance.randrange(1, 12)):
                     assert processes[0].hear()
                 processes[1].last(chance.random() / 20)
-                cut_power([str(disk.folder)], neighbour=chance.random() < 0.5)
+                cut = cut_power([str(disk.folder)], neighbour=chance.random() < 0.5)
                 for process in processes:
                     process.kill()
-                    made.keep(process)
+                    made.keep(process, cut)
                 disk.reboot()
                 made.check()
                 made.go_on()
