@@ -5,7 +5,8 @@
 Twenty packages with what they need are resolved and fetched once, from the package index. Then
 the ways run interleaved; medians are printed. uv installs by hard links from its cache without a
 network, with and without compiling; the first start imports ten of the packages, and compiles
-them where nobody did. `linked one by one` is cvs without links to whole folders.
+them where nobody did. `linked one by one` is cvs without links to whole folders. The same wheels as
+packs are compared with one tar.zst of the whole environment.
 """
 
 import argparse
@@ -21,9 +22,11 @@ from unittest import mock
 import uv
 
 from cvs.profiles import environment
-from cvs.store import fs
+from cvs.store import fs, pack
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
+from cvs.store.manifest import SetManifest
+from cvs.store.stage import Stage, Staged
 from cvs.store.volume import Volume
 from cvs.versions import interpreter, python, requirements, wheels
 from cvs.versions.lock import Python
@@ -40,6 +43,7 @@ IMPORTS = (
 
 CVS, LINKED, THERE = "cvs: environment", "cvs: linked one by one", "cvs: it is there already"
 UV, UV_COMPILED = "uv: hard links", "uv: hard links, compiled"
+PACKED, TAR = "cvs: environment, of packs", "tar: one tar.zst"
 
 
 class Case:
@@ -62,13 +66,42 @@ class Case:
         print(
             f"{len(self.locked.wheels)} wheels fetched, unpacked, compiled and synced in "
             f"{time.perf_counter() - started:.1f} s; "
-            f"{len(environment.plan(self.store, self.set, self.minor))} files, "
+            f"{len(self.files())} files, "
             f"{fs.filesystem_of(folder)}"
         )
         self.pins = os.path.join(folder, "pins.txt")
         with open(self.pins, "w", encoding="utf-8") as file:
             file.writelines(f"{one.name}=={one.version}\n" for one in self.locked.wheels)
         self.uv(os.path.join(folder, "warm"), offline=False)
+        self.packed = self._packed()
+        whole = self.uv(os.path.join(folder, "whole"), "--compile-bytecode")
+        self.archive = os.path.join(folder, "whole.tar.zst")
+        tree = os.path.dirname(os.path.dirname(whole))
+        subprocess.run(["tar", "--zstd", "-cf", self.archive, "-C", tree, "."], check=True)
+        shutil.rmtree(tree)
+
+    def files(self) -> list[str]:
+        """The paths of all files of the wheels."""
+        documents = environment.members(self.store, self.set)
+        return list(environment.plan(documents, dict.fromkeys(documents, ""), self.minor))
+
+    def _packed(self) -> Store:
+        """The same wheels on a volume that packs them."""
+        volume = Volume(os.path.join(self.folder, "packed"), wheels="pack")
+        volume.prepare()
+        store = Store(volume)
+        started = time.perf_counter()
+        for entry in environment.members(self.store, self.set):
+            with Stage(self.folder, synced=False) as place, store.stage() as stage:
+                shutil.copytree(self.store.path(entry), place.folder, True, dirs_exist_ok=True)
+                staged = Staged(entry, self.store.manifest(entry), place)
+                store.publish(pack.stage(staged, stage))
+        with store.stage() as stage:
+            document = self.store.manifest(self.set)
+            assert isinstance(document, SetManifest)
+            store.publish(stage.set(document.members))
+        print(f"packed in {time.perf_counter() - started:.1f} s")
+        return store
 
     @property
     def minor(self) -> str:
@@ -79,6 +112,17 @@ class Case:
         """Makes an environment below `place`; returns its interpreter."""
         made = environment.ensure(self.store, self.set, self.locked.interpreter, self.python, place)
         return made.python
+
+    def cvs_packed(self, place: str) -> str:
+        """The same from packs."""
+        locked = self.locked.interpreter
+        return environment.ensure(self.packed, self.set, locked, self.python, place).python
+
+    def tar(self, place: str) -> str:
+        """Unpacks the archive of an environment."""
+        os.mkdir(place)
+        subprocess.run(["tar", "--zstd", "-xf", self.archive, "-C", place], check=True)
+        return os.path.join(place, "bin", "python")
 
     def cvs_linked(self, place: str) -> str:
         """The same with a link for every file."""
@@ -108,6 +152,8 @@ def main() -> None:
             LINKED: case.cvs_linked,
             UV: case.uv,
             UV_COMPILED: lambda place: case.uv(place, "--compile-bytecode"),
+            PACKED: case.cvs_packed,
+            TAR: case.tar,
         }
         made: dict[str, list[float]] = {name: [] for name in [*ways, THERE]}
         start: dict[str, list[float]] = {name: [] for name in [*ways, THERE]}

@@ -18,7 +18,7 @@ from cvs.store import damage, fs, scratch
 from cvs.store.digest import is_id
 from cvs.store.errors import CvsError
 from cvs.store.units import size
-from cvs.store.volume import FOLDERS, LAYOUT, Volume
+from cvs.store.volume import FOLDERS, Volume
 from cvs.versions import interpreter
 
 #: `degraded`: cvs works, with less than it could. `broken`: something of it does not work.
@@ -127,7 +127,7 @@ def volume(subject: Subject) -> Iterator[Finding]:
         return
     missing = [name for name in FOLDERS if not os.path.isdir(os.path.join(root, name))]
     if missing:
-        text = f"{root}, layout {LAYOUT}: {', '.join(missing)} missing"
+        text = f"{root}, layout {subject.volume.layout}: {', '.join(missing)} missing"
         yield Finding("volume", "degraded", text, "`cvs realize` makes what is missing")
         return
     devices = {os.stat(path).st_dev for path in (subject.volume.store, subject.volume.tmp)}
@@ -135,7 +135,9 @@ def volume(subject: Subject) -> Iterator[Finding]:
         text = f"store/ and tmp/ of {root} are on two file systems: nothing can be published"
         yield Finding("volume", "broken", text, "have both on one")
         return
-    yield Finding("volume", "fine", f"{root}, layout {LAYOUT}")
+    form = "packed" if subject.volume.packs_wheels else "unpacked"
+    text = f"{root}, layout {subject.volume.layout}: wheels are kept {form}"
+    yield Finding("volume", "fine", text)
 
 
 def file_system(subject: Subject) -> Iterator[Finding]:

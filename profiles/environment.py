@@ -7,6 +7,8 @@ is gone. Its name covers what it was made from, so that it is never changed, onl
     bin/python → the interpreter        bin/<script> → the wheel's entry
     lib/python3.X/site-packages/…       real folders, links to files and to whole folders
 
+Wheels that the volume keeps as packs are unpacked beside the environments, in `wheels/`.
+
 A whole folder is one link instead of hundreds, and made as much quicker. Seen through such a
 link `..` leads into the entry, where other wheels are not: libraries that look for others beside
 them (`$ORIGIN/../../nvidia/…`) would not find them. So only folders that one wheel has alone,
@@ -15,23 +17,28 @@ and in which nothing can be a library or program, are linked whole.
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeGuard
 
 from cvs.profiles import pip_shim
-from cvs.store import damage, fs, manifest, refs, tree
+from cvs.store import damage, fs, manifest, refs, tree, unpacked
 from cvs.store.digest import EntryId
-from cvs.store.entries import Store, content_path
+from cvs.store.entries import Store
 from cvs.store.errors import EntryMissing, InputError, IntegrityError, StoreError
+from cvs.store.progress import SILENT, Progress
 from cvs.store.scratch import Scratch, sweep
 from cvs.versions import interpreter
 from cvs.versions.interpreter import Probe
 from cvs.versions.lock import Interpreter
 
 #: The version of the layout above.
-LAYOUT = 2
+LAYOUT = 3
 
-#: The file that is written last: an environment with it is whole. Says what it was made from.
+#: Where wheels are unpacked, beside the environments.
+_WHEELS = "wheels"
+
+#: The file that is written last: an environment with it is whole. Says what it was made from: the
+#: wheel set, and on a line each the wheels that were unpacked for it.
 MARKER = ".cvs"
 
 #: Top-level folders and files that wheels ship by mistake and nobody imports; where two differ,
@@ -77,7 +84,12 @@ class _Origin(NamedTuple):
 
 
 def ensure(
-    store: Store, wheel_set: EntryId, locked: Interpreter, python: str, local_root: str
+    store: Store,
+    wheel_set: EntryId,
+    locked: Interpreter,
+    python: str,
+    local_root: str,
+    progress: Progress = SILENT,
 ) -> Environment:
     """The environment of a wheel set, made if it is not there.
 
@@ -99,18 +111,35 @@ def ensure(
     made = Environment(
         os.path.join(parent, key[:32]), os.path.join(parent, key[:32], "bin", "python")
     )
-    if os.path.exists(os.path.join(made.path, MARKER)):
+    if is_whole(made.path):
         return made
-    files = plan(store, wheel_set, ".".join(probe.version.split(".")[:2]))
+    documents = members(store, wheel_set)
     try:
         fs.makedirs(parent)
         sweep(parent, _NEW)
+        trees = unpacked.ensure(store, documents, os.path.join(parent, _WHEELS), progress)
+        roots = {
+            entry: trees.get(entry) or os.path.join(store.path(entry), document.name)
+            for entry, document in documents.items()
+        }
+        files = plan(documents, roots, ".".join(probe.version.split(".")[:2]))
         with Scratch(parent, _NEW) as scratch:
-            _build(scratch.folder, files, probe, wheel_set)
+            _build(scratch.folder, files, probe, [wheel_set, *sorted(trees)])
             _put(scratch.folder, made.path)
     except OSError as error:
         raise StoreError(f"no environment can be made in {parent}: {error.strerror}") from None
     return made
+
+
+def is_whole(path: str) -> bool:
+    """Whether an environment is there, and what was unpacked for it."""
+    try:
+        with open(os.path.join(path, MARKER), encoding="ascii") as file:
+            wheels = file.read().split("\n")[1:-1]
+    except (OSError, UnicodeDecodeError):
+        return False
+    folder = os.path.join(os.path.dirname(path), _WHEELS)
+    return all(unpacked.is_made(folder, EntryId(wheel)) for wheel in wheels)
 
 
 def _put(staged: str, path: str) -> None:
@@ -118,21 +147,21 @@ def _put(staged: str, path: str) -> None:
     try:
         fs.rename(staged, path)
     except OSError:
-        if os.path.exists(os.path.join(path, MARKER)):
+        if is_whole(path):
             return
         if not os.path.lexists(path):
             raise
-        # What lies there lost its marker: somebody began to delete it.
+        # What lies there lost its marker or a wheel: somebody began to delete it.
         with Scratch(os.path.dirname(path), _NEW) as aside:
             fs.rename(path, os.path.join(aside.folder, "old"))
             fs.rename(staged, path)
 
 
-def plan(store: Store, wheel_set: EntryId, minor: str) -> dict[str, _Origin]:
-    """What an environment consists of: path in it → file in the store. Reads manifests alone.
+def members(store: Store, wheel_set: EntryId) -> dict[EntryId, manifest.TreeManifest]:
+    """The wheels of a set and their manifests.
 
     Raises:
-        InputError, IntegrityError: as `ensure`.
+        IntegrityError: as `ensure`.
     """
     try:
         whole = store.manifest(wheel_set)
@@ -145,12 +174,27 @@ def plan(store: Store, wheel_set: EntryId, minor: str) -> dict[str, _Origin]:
     except OSError as error:
         raise StoreError(f"the store cannot be read: {error.strerror}") from None
     damage.refuse(store.volume, [wheel_set, *documents])
+    return {entry: document for entry, document in documents.items() if _is_tree(document)}
+
+
+def plan(
+    documents: Mapping[EntryId, manifest.TreeManifest], roots: Mapping[EntryId, str], minor: str
+) -> dict[str, _Origin]:
+    """What an environment consists of: path in it → file of a wheel.
+
+    Args:
+        documents: the manifests of its wheels.
+        roots: the absolute paths of their trees.
+
+    Raises:
+        InputError: as `ensure`.
+    """
     packages = f"lib/python{minor}/site-packages"
     reserved = {"bin/python", "bin/python3", f"bin/python{minor}", "pyvenv.cfg", MARKER}
     found: dict[str, _Origin] = {}
-    wheels = [(one.name, entry, one) for entry, one in documents.items() if _is_tree(one)]
-    for name, entry, document in sorted(wheels):
-        root = os.path.join(store.volume.store, content_path(entry, document))
+    wheels = sorted((document.name, entry) for entry, document in documents.items())
+    for name, entry in wheels:
+        root, document = roots[entry], documents[entry]
         for node in document.nodes:
             if isinstance(node, tree.Folder):
                 continue
@@ -254,7 +298,9 @@ def _check_folders(found: Mapping[str, _Origin]) -> None:
             folder = _parent(folder)
 
 
-def _build(root: str, files: Mapping[str, _Origin], probe: Probe, wheel_set: EntryId) -> None:
+def _build(
+    root: str, files: Mapping[str, _Origin], probe: Probe, made_from: Sequence[EntryId]
+) -> None:
     # All files are synced: after a loss of power there is no marker on what is not whole. Links are
     # kept by the marker's own sync.
     minor = ".".join(probe.version.split(".")[:2])
@@ -275,7 +321,8 @@ def _build(root: str, files: Mapping[str, _Origin], probe: Probe, wheel_set: Ent
         fs.symlink(target, f"{root}/{path}")
     if not os.path.lexists(f"{root}/lib/python{minor}/site-packages/pip"):
         _add_pip(root, minor)
-    fs.write_synced(os.path.join(root, MARKER), f"{wheel_set}\n".encode())
+    text = "".join(f"{entry}\n" for entry in made_from)
+    fs.write_synced(os.path.join(root, MARKER), text.encode())
 
 
 def _add_pip(root: str, minor: str) -> None:

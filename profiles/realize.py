@@ -21,6 +21,7 @@ from cvs.store import damage, leases, reserve, scratch
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, content_path
 from cvs.store.errors import CvsError, EntryMissing, InputError, StoreError
+from cvs.store.progress import Progress
 from cvs.store.record import Place, Record
 from cvs.store.stage import now
 from cvs.versions import interpreter, models, parallel, resolve, wheels
@@ -113,7 +114,7 @@ def realize(
                 continue
             damage.look(store, wanted.entries)
             try:
-                done = _publish(store, profile, wanted, lease, lock, found, target)
+                done = _publish(store, profile, wanted, lease, lock, found, target, access.progress)
             except leases.LeaseLost:
                 continue
         return msgspec.structs.replace(done, changed=done.changed or not whole)
@@ -141,13 +142,14 @@ def _publish(
     lock: Lock,
     python: str,
     target: Target,
+    progress: Progress,
 ) -> Realized:
     core = next(place.target for place in wanted.links if not place.path)
     examples = os.path.join(store.volume.store, core, "input")
     state.prepare(store.volume, profile.version, target.models_dir, examples=examples)
     state.ensure_private(store, wanted)
     made = environment.ensure(
-        store, wanted.wheel_set, lock.python.interpreter, python, target.local_root
+        store, wanted.wheel_set, lock.python.interpreter, python, target.local_root, progress
     )
     number = profile.find(wanted)
     new = number is None

@@ -85,7 +85,7 @@ def open_session(
         warning = interpreter.check(locked, interpreter.probe(found).interpreter)
         if warning:
             progress.warn(warning)
-        made = environment.ensure(store, record.wheel_set, locked, found, local_root)
+        made = environment.ensure(store, record.wheel_set, locked, found, local_root, progress)
         core = next(place.target for place in record.links if not place.path)
         databases = os.path.join(local_root, "databases")
         temporary = os.path.join(held.folder, "tmp")

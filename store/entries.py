@@ -114,12 +114,20 @@ class Store:
             entry: its id, or a unique prefix of 8 or more digits.
 
         Raises:
-            InputError, EntryMissing, IntegrityError: as `find` and `content`; the entry was found
-                damaged and is not served.
+            InputError, EntryMissing, IntegrityError: as `find` and `content`; the entry is packed;
+                it was found damaged and is not served.
         """
+        from cvs.store import pack
+
         found = self.find(entry)
         damage.refuse(self.volume, [found])
-        return os.path.join(self.volume.store, self.content(found))
+        document = self.manifest(found)
+        if isinstance(document, manifest.TreeManifest) and pack.find(self.path(found), document):
+            raise InputError(
+                f"entry {found[:16]} is packed: its files have no paths",
+                hint="`cvs.store.unpacked` puts them on a disk",
+            )
+        return os.path.join(self.volume.store, content_path(found, document))
 
     def roots(self) -> "list[Root]":
         """What keeps entries: `cvs.store.roots.roots`."""

@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from cvs.store import manifest, tree
+from cvs.store import manifest, pack, tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, contents
 from cvs.store.errors import IntegrityError
@@ -21,16 +21,21 @@ def glance(store: Store, entry: EntryId) -> Damage | None:
     """The first thing that is plainly wrong with an entry; None proves nothing.
 
     Of a file its content is looked at, of a tree everything; on a network file system, where each
-    look may be a question to the server, only its folder.
+    look may be a question to the server, only its folder. Of a pack its table.
 
     Raises:
         EntryMissing: the entry is not there.
     """
     folder = os.fsencode(store.path(entry))
     try:
-        nodes = contents(store.manifest(entry))
+        document = store.manifest(entry)
     except IntegrityError as error:
         return Damage(entry, manifest.NAME, error.message)
+    if isinstance(document, manifest.TreeManifest):
+        packed = pack.find(store.path(entry), document)
+        if packed is not None:
+            return _pack_fault(entry, packed, document)
+    nodes = contents(document)
     wanted = {path: _size(node) for path, node in nodes.items()}
     for path, size in wanted.items():
         # The first is the content itself; in it lies all the rest.
@@ -42,6 +47,17 @@ def glance(store: Store, entry: EntryId) -> Damage | None:
                 return Damage(entry, tree.quote(below), what)
         break
     return None
+
+
+def _pack_fault(entry: EntryId, path: str, document: manifest.TreeManifest) -> Damage | None:
+    """What the table of a pack shows."""
+    try:
+        with pack.Pack(path, document):
+            return None
+    except IntegrityError as error:
+        return Damage(entry, pack.NAME, error.message.removeprefix(f"{path} "))
+    except OSError as error:
+        return Damage(entry, pack.NAME, f"cannot be read: {error.strerror}")
 
 
 def _size(node: tree.Node) -> int:

@@ -19,15 +19,15 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
-from cvs.store import damage, fs, manifest, tree
+from cvs.store import damage, fs, manifest, pack, temporary, tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, contents
-from cvs.store.errors import CvsError, EntryMissing, SourceError, StoreError
+from cvs.store.errors import CvsError, EntryMissing, IntegrityError, SourceError, StoreError
 from cvs.store.ingest import chunks
 from cvs.store.progress import SILENT, Progress, Task
 from cvs.store.remake import remade
 from cvs.store.scratch import Scratch
-from cvs.store.source import Offer, Offered, Source
+from cvs.store.source import Offer, Offered, PackOffer, Source
 from cvs.store.stage import Staged
 from cvs.store.verify import Damage
 
@@ -45,6 +45,7 @@ _NO_LINK = frozenset(
 )
 
 _MANIFEST = os.fsencode(manifest.NAME)
+_PACK = os.fsencode(pack.NAME)
 
 
 class Lost(NamedTuple):
@@ -116,7 +117,48 @@ def _plan(store: Store, entry: EntryId, damaged: set[bytes]) -> list[Step]:
     if _MANIFEST in damaged:
         needs_bytes = not _is_readable(store, entry) and remade(store, entry) is None
         return [Step(_MANIFEST, tree.File(manifest.NAME, 0, ""), needs_bytes)]
-    return list(_steps(root, contents(store.manifest(entry)), damaged))
+    document = store.manifest(entry)
+    packed = _pack_of(store, entry, document)
+    if packed is None:
+        return list(_steps(root, contents(document), damaged))
+    broken = _broken(packed, damaged)
+    nodes = contents(packed.document)
+    needs_bytes = bool(broken - {_PACK}) or not packed.is_sound()
+    return [
+        *_steps(root, {}, damaged - broken),
+        *(
+            Step(path, nodes.get(path, tree.File(pack.NAME, 0, "")), needs_bytes)
+            for path in sorted(broken)
+        ),
+    ]
+
+
+class _Packed(NamedTuple):
+    """The pack of an entry."""
+
+    path: str
+    document: manifest.TreeManifest
+
+    def is_sound(self) -> bool:
+        """Whether every file of it has its bytes."""
+        try:
+            with pack.Pack(self.path, self.document) as opened:
+                return not any(opened.faults(pack.layout(self.document)))
+        except (IntegrityError, OSError):
+            return False
+
+
+def _pack_of(store: Store, entry: EntryId, document: manifest.Manifest) -> _Packed | None:
+    if not isinstance(document, manifest.TreeManifest):
+        return None
+    path = pack.find(store.path(entry), document)
+    return None if path is None else _Packed(path, document)
+
+
+def _broken(packed: _Packed, damaged: set[bytes]) -> set[bytes]:
+    """What of the damage is that of a pack: its own, and that of files in it."""
+    inside = packed.document.name.encode() + b"/"
+    return {path for path in damaged if path == _PACK or path.startswith(inside)}
 
 
 def _steps(root: bytes, wanted: dict[bytes, tree.Node], damaged: set[bytes]) -> Iterator[Step]:
@@ -229,6 +271,15 @@ class _Offers:
         """Where the entry came from, as far as a source knows."""
         return next((source.origin for source in self._sources if source.origin), "")
 
+    @contextlib.contextmanager
+    def after(self, shown: str, offer: Offer) -> Iterator[None]:
+        """For some time another offer is asked before them."""
+        self._opened.insert(0, (shown, offer))
+        try:
+            yield
+        finally:
+            self._opened.pop(0)
+
     def __iter__(self) -> Iterator[tuple[str, Offer]]:
         number = 0
         while True:
@@ -318,12 +369,55 @@ class _Repair:
             self._replace()
         elif _MANIFEST in self._left:
             self._mend_manifest()
+        elif packed := _pack_of(self._store, self._entry, self._store.manifest(self._entry)):
+            self._mend_pack(packed)
         else:
             steps = _plan(self._store, self._entry, set(self._left))
             self._seen.update(step.path for step in steps)
             self._take(self._root, steps)
         self._sync()
         return self._changed
+
+    def _mend_pack(self, packed: _Packed) -> None:
+        """Writes a pack anew: what is sound in the old one from there, the rest from sources."""
+        broken = _broken(packed, set(self._left))
+        self._take(self._root, _steps(self._root, {}, set(self._left) - broken))
+        if not broken:
+            return
+        if broken == {_PACK} and packed.is_sound():
+            # It is its mode.
+            self._chmod(self._root, _PACK, 0o444)
+            return
+        with contextlib.ExitStack() as opened:
+            local = opened.enter_context(temporary.folder())
+            with contextlib.suppress(IntegrityError, OSError):
+                old = opened.enter_context(pack.Pack(packed.path, packed.document))
+                offer = PackOffer(packed.document, old)
+                opened.enter_context(self._offers.after(packed.path, offer))
+            root = os.path.join(local.folder, "new")
+            fs.mkdir(root)
+            if not self._unpack(packed.document, root, local, broken):
+                return
+            staged = self._name()
+            tree_root = os.path.join(root, packed.document.name)
+            pack.write(packed.document, tree_root, staged, synced=self._synced)
+            self._install(self._root, [(_PACK, staged)])
+
+    def _unpack(
+        self, document: manifest.TreeManifest, root: str, local: Scratch, broken: set[bytes]
+    ) -> bool:
+        """Puts the files of a pack together on this host's own disk; whether all are there."""
+        unpacking = _Repair(self._store, self._entry, self._offers, local, self._progress)
+        unpacking._synced = False
+        unpacking._refused = self._refused
+        lacking = unpacking._take(
+            os.fsencode(root), list(_steps(os.fsencode(root), contents(document), set()))
+        )
+        for path in lacking:
+            self._left.setdefault(path, "cannot be read")
+        if lacking and _PACK in broken:
+            self._refused[_PACK] = self._refused[min(lacking)]
+        return not lacking
 
     def _replace(self) -> None:
         """Publishes the entry anew, where there is none or something else lies."""

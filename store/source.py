@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from cvs.store import manifest, tree
+from cvs.store import manifest, pack, tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, contents
 from cvs.store.errors import InputError, IntegrityError, SourceError, StoreError
@@ -80,6 +80,25 @@ class Offer:
             yield from chunks(place)
         except FileNotFoundError:
             raise SourceError("it is not there") from None
+        except OSError as error:
+            raise SourceError(f"it cannot be read there: {error.strerror}") from None
+
+
+class PackOffer(Offer):
+    """The files of an open pack."""
+
+    def __init__(self, document: manifest.TreeManifest, packed: pack.Pack) -> None:
+        super().__init__("", document)
+        self._pack = packed
+        prefix = document.name.encode() + b"/"
+        self._extents = {prefix + extent.path: extent for extent in pack.layout(document)}
+
+    def read(self, path: bytes, size: int) -> Iterator[memoryview]:
+        """As of any offer."""
+        try:
+            yield from self._pack.read(self._extents[path])
+        except IntegrityError:
+            raise SourceError("it cannot be unpacked there") from None
         except OSError as error:
             raise SourceError(f"it cannot be read there: {error.strerror}") from None
 
@@ -168,7 +187,19 @@ class OtherStore:
             raise SourceError("it does not have the entry")
         if os.path.samefile(self._store.volume.store, store.volume.store):
             raise SourceError("it is the same store")
-        yield Offer(folder, self._document(entry))
+        document = self._document(entry)
+        packed = None
+        if isinstance(document, manifest.TreeManifest):
+            packed = pack.find(folder, document)
+        if packed is None or not isinstance(document, manifest.TreeManifest):
+            yield Offer(folder, document)
+            return
+        try:
+            opened = pack.Pack(packed, document)
+        except (IntegrityError, OSError):
+            raise SourceError("its pack is damaged") from None
+        with opened:
+            yield PackOffer(document, opened)
 
     def _document(self, entry: EntryId) -> manifest.Manifest | None:
         try:

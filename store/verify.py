@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
 
-from cvs.store import follower, hashing, manifest, tree, workers
+from cvs.store import follower, hashing, manifest, pack, tree, workers
 from cvs.store.copying import CHUNK
 from cvs.store.digest import EntryId
 from cvs.store.entries import content_path
@@ -111,6 +111,11 @@ class _Verification:
                 trouble = self._identity()
                 if not trouble:
                     self._file(os.fsencode(name), document)
+            elif path := pack.find(os.fsdecode(self._folder), document):
+                expected = {manifest.NAME, pack.NAME}
+                trouble = self._identity()
+                if not trouble:
+                    self._pack(path, document)
             else:
                 trouble = _Tree(self, os.fsencode(name), document).run()
         if trouble:
@@ -147,6 +152,39 @@ class _Verification:
             self.tell(name, fault)
         else:
             self.judge_file(name, _mode(self._folder + b"/" + name), False)
+
+    def _pack(self, path: str, document: manifest.TreeManifest) -> None:
+        """A tree that is packed. Damage is that of a file where it is in one, else the pack's."""
+        name = pack.NAME.encode()
+        self.judge_file(name, _mode(os.fsencode(path)), False)
+        extents = pack.layout(document)
+        chosen = [random.random() < self.sample for _ in extents]
+        try:
+            with pack.Pack(path, document) as packed:
+                found = packed.runs(extents)
+
+                def work(index: int, slot: memoryview, advance: Advance) -> None:
+                    run = [extents[at] for at in found[index] if chosen[at]]
+                    slot[0] = not any(packed.faults(run))
+                    advance(0)
+
+                results = workers.spread(
+                    work,
+                    len(found),
+                    1,
+                    workers=workers.count_for(self._is_local),
+                    task=SILENT.task(""),
+                    batch=1,
+                    after=lambda runs, _: self._task.advance(sum(len(found[at]) for at in runs)),
+                )
+                for run, is_sound in zip(found, results, strict=True):
+                    if not is_sound:
+                        for inside, what in packed.faults(extents[at] for at in run if chosen[at]):
+                            self.tell(document.name.encode() + b"/" + tree.unquote(inside), what)
+        except IntegrityError as error:
+            self.tell(name, error.message.removeprefix(f"{path} "))
+        except OSError as error:
+            self.tell(name, f"cannot be read: {error.strerror}")
 
     def tell(self, path: bytes, what: str) -> None:
         """Notes damage."""

@@ -25,8 +25,10 @@ import os
 from cvs.store import fs, reserve, scratch
 from cvs.store.errors import StoreError
 
-#: The layout that this code writes; a volume with a newer one is left alone.
-LAYOUT = 1
+#: The layouts that this code writes, by how the volume keeps wheels; a volume with a newer one is
+#: left alone. Who knows the first alone knows no packs.
+LAYOUTS = {"tree": 1, "pack": 2}
+LAYOUT = max(LAYOUTS.values())
 
 FOLDERS = (
     *("store", "tmp", "leases", "profiles", "state", "models", "pins", "refs", "resolved"),
@@ -40,9 +42,14 @@ STALE_NETWORK = 10.0
 
 
 class Volume:
-    """The folder that COMFY_CACHE_ROOT names. Constructing one touches nothing."""
+    """The folder that COMFY_CACHE_ROOT names. Constructing one touches nothing.
 
-    def __init__(self, root: str) -> None:
+    Args:
+        wheels: how a new volume is to keep wheels, `tree` or `pack`; by default packs where the
+            file system is a network's. One that is set up has it recorded.
+    """
+
+    def __init__(self, root: str, *, wheels: str | None = None) -> None:
         self.root = os.path.abspath(root)
         self.store = os.path.join(self.root, "store")
         self.tmp = os.path.join(self.root, "tmp")
@@ -57,6 +64,7 @@ class Volume:
         self.damaged = os.path.join(self.root, "damaged")
         self.reserve = os.path.join(self.root, "reserve")
         self._filesystem: str | None = None
+        self._wheels = wheels
 
     def __repr__(self) -> str:
         return f"Volume({self.root!r})"
@@ -85,29 +93,47 @@ class Volume:
         """Whether the volume has been set up."""
         return os.path.exists(os.path.join(self.root, "format"))
 
+    @property
+    def layout(self) -> int:
+        """The volume's layout, as recorded or as it will be."""
+        found = self._recorded()
+        if found is None:
+            wheels = self._wheels or ("tree" if self.syncs_at_once else "pack")
+            return LAYOUTS[wheels]
+        return found
+
+    @property
+    def packs_wheels(self) -> bool:
+        """Whether each wheel is kept as one pack instead of its many files."""
+        return self.layout >= LAYOUTS["pack"]
+
     def check(self) -> None:
         """Refuses a layout that this code does not know.
 
         Raises:
             StoreError: the volume was written by a newer cvs, or its format file is damaged.
         """
+        found = self._recorded()
+        if found is not None and found > LAYOUT:
+            raise StoreError(
+                f"{self.root} has layout {found}, this cvs knows up to {LAYOUT}: "
+                "nothing was changed",
+                hint="update cvs",
+            )
+
+    def _recorded(self) -> int | None:
         path = os.path.join(self.root, "format")
         try:
             with open(path, encoding="ascii") as file:
                 text = file.read(100)
         except FileNotFoundError:
-            return
+            return None
         except UnicodeDecodeError:
             text = "?"
         word, _, number = text.strip().partition(" ")
         if word != "cvs-layout" or not number.isdecimal():
             raise StoreError(f"{path} is not the format file of a cvs volume: {text.strip()!r}")
-        if int(number) > LAYOUT:
-            raise StoreError(
-                f"{self.root} has layout {number}, this cvs knows up to {LAYOUT}: "
-                "nothing was changed",
-                hint="update cvs",
-            )
+        return int(number)
 
     def prepare(self) -> None:
         """Makes the folders and the format file where they are missing, sweeps tmp/, and fills the
@@ -123,6 +149,6 @@ class Volume:
         if not self.exists():
             # Last, so that a volume with a format file is whole; two hosts write the same bytes.
             scratch.replace_file(
-                os.path.join(self.root, "format"), f"cvs-layout {LAYOUT}\n".encode(), self.tmp
+                os.path.join(self.root, "format"), f"cvs-layout {self.layout}\n".encode(), self.tmp
             )
         reserve.fill(self.reserve)

@@ -71,6 +71,7 @@ def spread(
     *,
     workers: int,
     task: Task,
+    batch: int = _BATCH,
     before: Callable[[range], None] = _nothing,
     meanwhile: Callable[[], None] = _nothing,
     after: Callable[[range, memoryview], None] = _nothing,
@@ -83,6 +84,7 @@ def spread(
         width: bytes of one result.
         workers: how many at most.
         task: is told of pieces that are done.
+        batch: how many pieces a worker takes at once, at most; 1 for pieces that are long.
         before: prepares for some pieces; called in ascending order, before they are begun.
         meanwhile: done once, when all is prepared.
         after: takes pieces that are done, and all results; called in any order.
@@ -98,7 +100,7 @@ def spread(
         StoreError: a worker was killed.
     """
     host = _Host(before, meanwhile, after)
-    if workers < 2 or count < SMALL:
+    if workers < 2 or count * _BATCH < SMALL * batch:
         results = memoryview(bytearray(width * count))
         if count:
             before(range(count))
@@ -109,7 +111,7 @@ def spread(
         if count:
             after(range(count), results)
         return results
-    size = max(min(_BATCH, count // workers), count // _BATCHES + 1)
+    size = max(min(batch, count // workers), count // _BATCHES + 1)
     # Neighbours in a batch are near each other on disk as well.
     batches = [range(start, min(start + size, count)) for start in range(0, count, size)]
     if threading.active_count() > 1:

@@ -51,12 +51,12 @@ def test_before_the_first_realize(world: World) -> None:
 
 def test_newer_layout(realized: World) -> None:
     """A volume of a newer cvs is a finding like others, and is left alone."""
-    (realized.cache / "format").write_text("cvs-layout 2\n")
+    (realized.cache / "format").write_text("cvs-layout 3\n")
     before = realized.listing()
     done = realized.cvs("doctor")
 
     assert (done.code, done.err) == (1, "")
-    assert "has layout 2, this cvs knows up to 1" in done.out
+    assert "has layout 3, this cvs knows up to 2" in done.out
     assert before == realized.listing()
 
 

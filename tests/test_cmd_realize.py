@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -527,6 +528,66 @@ def test_dead_lease_is_no_use(realized: World) -> None:
 
 
 # Places
+
+
+def test_packed_wheels(world: World) -> None:
+    """On a volume that keeps wheels as packs: one file each, the environment is the same, comes
+    again without a connection or the wheels' folder, and damage is found, refused and repaired."""
+    world.environment["CVS_WHEELS"] = "pack"
+    done = world.realize("demo", "--json").json
+    volume = world.volume
+    (wheel,) = world.store.closure([world.profile().record(1).wheel_set]) - {
+        world.profile().record(1).wheel_set
+    }
+    folder = world.cache / "store" / wheel
+    assert sorted(os.listdir(folder)) == ["content.pack", "manifest.json"]
+    assert volume.packs_wheels
+    world.assert_sound()
+    told = world.process(
+        "exec", "demo", "--", "python", "-c", "import cvs_demo_palette as p; print(p)"
+    )
+    assert told.code == 0
+    assert f"{world.local_root}/environments/wheels/{wheel}" in os.path.realpath(
+        told.out.split("'")[-2]
+    )
+
+    shown = world.cvs("store", "show", wheel[:8])
+    assert "\npacked " in shown.out
+    listed = world.cvs("store", "cat", wheel[:8], "site-packages")
+    assert "cvs_demo_palette.py" in listed.out
+    text = world.process("store", "cat", wheel[:8], "site-packages/cvs_demo_palette.py")
+    assert text.code == 0
+    assert text.out.encode() == _member(world, "cvs_demo_palette.py")
+    assert world.cvs("store", "path", wheel[:8]).out == f"{folder}/content.pack\n"
+
+    shutil.rmtree(world.local_root)
+    world.wheels.rename(world.folder / "away")
+    assert (
+        world.cvs("realize", "demo", "--allow-local", "--json").json["environment"]
+        == (done["environment"])
+    )
+
+    shutil.rmtree(world.local_root)
+    pack = folder / "content.pack"
+    whole = pack.read_bytes()
+    pack.chmod(0o644)
+    pack.write_bytes(bytes(64) + whole[64:])
+    refused = world.cvs("exec", "demo", "--", "python", "-c", "1")
+    assert (refused.code, refused.out) == (2, "")
+    assert f"entry {wheel[:16]} is damaged" in refused.err
+    assert f"cvs store repair {wheel[:16]}" in refused.err
+    (world.folder / "away").rename(world.wheels)
+    repaired = world.cvs("store", "repair", "--wheels-dir", str(world.wheels))
+    assert repaired.code == 0, repaired
+    assert world.cvs("exec", "demo", "--", "python", "-c", "import cvs_demo_palette").code == 0
+    world.assert_sound()
+
+
+def _member(world: World, name: str) -> bytes:
+    """A file of the world's wheel."""
+    (path,) = world.wheels.glob("cvs_demo_palette-*.whl")
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(name)
 
 
 def test_models_dir(world: World) -> None:

@@ -67,7 +67,7 @@ def test_healthy(subject: Subject) -> None:
     assert not [one for one in findings.values() if one.state == "broken"]
     # What depends on the machine that tests run on.
     assert degraded <= {"file system", "space", "local root", "seal"}
-    assert findings["volume"].text == f"{subject.volume.root}, layout 1"
+    assert findings["volume"].text == f"{subject.volume.root}, layout 1: wheels are kept unpacked"
     assert findings["modes"] == Finding("modes", "fine", "kept")
     major, minor = sys.version_info[:2]
     assert f"{major}.{minor}" in findings["python"].text
@@ -102,7 +102,7 @@ def test_volume_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_layout_of_a_newer_cvs(subject: Subject) -> None:
     """A volume of a newer cvs is broken for this one, and nothing is written to it."""
-    Path(subject.volume.root, "format").write_text("cvs-layout 2\n")
+    Path(subject.volume.root, "format").write_text("cvs-layout 3\n")
     os.utime(subject.volume.tmp, (1, 1))
     findings = found(subject)
 
@@ -168,7 +168,7 @@ def test_network_file_system(subject: Subject, monkeypatch: pytest.MonkeyPatch) 
     """Of one that is not the kernel's own is said what differs: lateness, space, leftovers."""
     monkeypatch.setattr(fs, "filesystem_of", lambda path: "fuse.mfs")
     os.mkdir(os.path.join(subject.volume.tmp, "0" * 32))
-    findings = found(subject)
+    findings = found(subject._replace(volume=Volume(subject.volume.root)))
 
     assert findings["file system"].state == "fine"
     assert findings["file system"].text.startswith("fuse.mfs, taken for a network file system")

@@ -433,7 +433,7 @@ def test_damaged_lock(realized: World, name: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"cvs-layout 2\n", "{cache} has layout 2, this cvs knows up to 1: nothing was changed"),
+        (b"cvs-layout 3\n", "{cache} has layout 3, this cvs knows up to 2: nothing was changed"),
         (
             b"cvs-layout x\n",
             "{cache}/format is not the format file of a cvs volume: ",

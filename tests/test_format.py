@@ -2,16 +2,19 @@
 
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import strategies
+import zstandard
 from blake3 import blake3
 from hypothesis import given
+from hypothesis import strategies as st
 
-from cvs.store import digest, manifest, tree
+from cvs.store import digest, manifest, pack, tree
 from cvs.store.digest import EntryId
 
 PAGE = (Path(__file__).parent.parent / "docs/format.md").read_text(encoding="utf-8")
@@ -82,6 +85,36 @@ def second_identity(document: dict[str, Any]) -> str:
     if document["kind"] == "tree":
         return tree_id(document["name"], document["nodes"])
     return set_id(document["members"])
+
+
+def second_unpacking(data: bytes, document: dict[str, Any]) -> dict[str, bytes]:
+    """The files of a pack, by their paths."""
+    count, descriptor = int.from_bytes(data[-9:-5], "little"), data[-5]
+    assert data[-4:] == bytes.fromhex("b1ea928f")
+    width = 12 if descriptor & 0x80 else 8
+    start = len(data) - 9 - count * width
+    assert data[start - 8 : start - 4] == bytes.fromhex("5e2a4d18")
+    assert int.from_bytes(data[start - 4 : start], "little") == len(data) - start
+    whole, at = b"", 0
+    for row in range(start, len(data) - 9, width):
+        packed = int.from_bytes(data[row : row + 4], "little")
+        frame = zstandard.ZstdDecompressor().decompress(data[at : at + packed], 1 << 24)
+        assert len(frame) == int.from_bytes(data[row + 4 : row + 8], "little")
+        whole += frame
+        at += packed
+    assert at == start - 8
+    found = {}
+    files = sorted((node for node in document["nodes"] if node[0] == "f"), key=_raw_path)
+    for _, path, size, expected, *_ in files:
+        data, whole = whole[:size], whole[size:]
+        assert blake3(data).hexdigest() == expected
+        found[bytes_of(path).decode()] = data
+    assert whole == b""
+    return found
+
+
+def _raw_path(node: list[Any]) -> bytes:
+    return bytes_of(node[1])
 
 
 # The examples of the page.
@@ -209,8 +242,47 @@ def test_fields_of_the_page() -> None:
         assert here == set(document.__struct_fields__)
 
 
+@pytest.mark.parametrize("example", examples("pack"), ids=lambda example: example["tree"][:8])
+def test_packs_of_the_page(example: dict[str, Any], tmp_path: Path) -> None:
+    """Every pack of the page is that of its tree, in both implementations."""
+    (body,) = [body for entry, body in blocks("manifest") if entry == example["tree"]]
+    document = manifest.decode(body.encode(), "the page")
+    assert isinstance(document, manifest.TreeManifest)
+    files = {name: bytes.fromhex(text) for name, text in example["files"].items()}
+    path = tmp_path / pack.NAME
+    path.write_bytes(bytes.fromhex(example["pack"]))
+
+    with pack.Pack(str(path), document) as opened:
+        found = {
+            extent.node.path: b"".join(opened.read(extent)) for extent in pack.layout(document)
+        }
+    assert found == files == second_unpacking(path.read_bytes(), json.loads(body))
+
+
+@given(st.dictionaries(st.text("abc/ü", min_size=1, max_size=4), st.binary(max_size=99)))
+def test_two_implementations_unpack_alike(files: dict[str, bytes]) -> None:
+    """What one writes the other reads, whatever the names."""
+    flat = {name.replace("/", "_").casefold(): data for name, data in files.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        nodes = [
+            tree.File(tree.quote(name.encode()), len(data), blake3(data).hexdigest())
+            for name, data in flat.items()
+        ]
+        document = manifest.TreeManifest(
+            format=1, name="any", size=sum(map(len, flat.values())), nodes=tuple(nodes)
+        )
+        for name, data in flat.items():
+            Path(folder, name).write_bytes(data)
+        path = Path(folder, pack.NAME)
+        pack.write(document, folder, str(path), synced=False)
+        assert second_unpacking(path.read_bytes(), json.loads(manifest.encode(document))) == flat
+
+
 def test_limits_of_the_page() -> None:
     """The limits of the page are those of the code."""
+    assert f"1 to {pack.FRAME_LIMIT:,} bytes unpacked" in PAGE
+    assert f"at most {pack._COMPRESSED_LIMIT:,} packed" in PAGE
+    assert f"at most {pack._TABLE_LIMIT >> 20} MiB" in PAGE
     for limit in (tree.NAME_LIMIT, tree.TARGET_LIMIT):
         assert f" 1 to {limit} bytes" in PAGE
     assert f"at most {tree.PATH_LIMIT} bytes" in PAGE

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cvs.versions import temporary
+from cvs.store import temporary
 
 
 def test_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from faults import fail_at
 
 from cvs.store import fs
 from cvs.store.errors import StoreError
-from cvs.store.volume import LAYOUT, STALE_LOCAL, STALE_NETWORK, Volume
+from cvs.store.volume import STALE_LOCAL, STALE_NETWORK, Volume
 
 
 @pytest.fixture
@@ -47,12 +47,38 @@ def test_prepare_makes_the_layout(root: Path) -> None:
     volume.prepare()
 
     assert volume.exists()
-    assert (root / "format").read_text() == f"cvs-layout {LAYOUT}\n" == "cvs-layout 1\n"
+    assert (root / "format").read_text() == "cvs-layout 1\n"
     assert set(os.listdir(root)) == {
         *("store", "tmp", "leases", "profiles", "state", "models", "pins", "refs", "resolved"),
         *("reserve", "format"),
     }
     assert os.listdir(root / "tmp") == []
+
+
+@pytest.mark.parametrize(
+    ("wheels", "kind", "packs"),
+    [
+        (None, "ext4", False),
+        (None, "fuse.mfs", True),
+        (None, "nfs4", True),
+        ("pack", "ext4", True),
+        ("tree", "fuse.mfs", False),
+    ],
+)
+def test_how_wheels_are_kept(
+    root: Path, monkeypatch: pytest.MonkeyPatch, wheels: str | None, kind: str, packs: bool
+) -> None:
+    """By what suits the file system, or as asked; once set up it stays, whoever asks otherwise."""
+    monkeypatch.setattr(fs, "filesystem_of", lambda _: kind)
+    volume = Volume(str(root), wheels=wheels)
+    assert volume.packs_wheels == packs
+    volume.prepare()
+
+    assert (root / "format").read_text() == f"cvs-layout {2 if packs else 1}\n"
+    monkeypatch.setattr(fs, "filesystem_of", lambda _: "nfs" if not packs else "ext4")
+    for again in (Volume(str(root)), Volume(str(root), wheels="tree" if packs else "pack")):
+        again.prepare()
+        assert again.packs_wheels == packs
 
 
 def test_prepare_is_idempotent(root: Path) -> None:
@@ -131,7 +157,7 @@ def test_preparing_may_fail_at_any_change(root: Path, monkeypatch: pytest.Monkey
     assert len(calls) > 10
 
 
-@pytest.mark.parametrize("number", [2, 10, 999])
+@pytest.mark.parametrize("number", [3, 10, 999])
 def test_a_newer_layout_is_left_alone(root: Path, number: int) -> None:
     """A volume of a newer cvs is refused with a hint, and nothing in it is changed."""
     Volume(str(root)).prepare()

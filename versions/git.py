@@ -7,14 +7,14 @@ commit gives it, so no attribute, filter or hook has a say and the entry is exac
 import msgspec
 
 from cvs.store import progress as talk
-from cvs.store import refs
+from cvs.store import refs, temporary
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import EntryMissing, InputError, OfflineError
 from cvs.store.manifest import content_size
 from cvs.store.progress import Progress
 from cvs.store.stage import Stage, Staged
-from cvs.versions import facts, temporary
+from cvs.versions import facts
 from cvs.versions.facts import Facts
 from cvs.versions.git_fetch import Gathering
 from cvs.versions.git_objects import in_words

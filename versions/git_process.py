@@ -13,8 +13,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import IO
 
+from cvs.store import temporary
 from cvs.store.errors import SourceError
-from cvs.versions import temporary
 from cvs.versions.repository import Repository
 
 #: Variables by which a surrounding git call, such as a hook that starts cvs, names its own

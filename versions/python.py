@@ -17,10 +17,11 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+from cvs.store import temporary
 from cvs.store.errors import CvsError, InputError, OfflineError, SourceError
 from cvs.store.ingest import chunks
 from cvs.store.progress import SILENT, Progress
-from cvs.versions import conflict, download, temporary
+from cvs.versions import conflict, download
 from cvs.versions.interpreter import Probe
 from cvs.versions.lock import Python, Wheel
 from cvs.versions.requirements import Requirement

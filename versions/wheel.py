@@ -19,12 +19,12 @@ import stat
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, NamedTuple
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from cvs.store import refs, tree
+from cvs.store import pack, refs, temporary, tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import SHOWN, IntegrityError, SourceError, shown
@@ -117,9 +117,22 @@ def add_wheel(store: Store, path: str, *, sha256: str, probe: Probe) -> EntryId:
     """
     check_sha256(path, sha256)
     with store.stage() as stage:
-        entry = store.publish(stage_wheel(stage, path, probe))[0]
+        staged = in_form(store, stage, lambda stage: stage_wheel(stage, path, probe))
+        entry = store.publish(staged)[0]
     refs.put(store.volume, REFS, ref_key(sha256, probe.abi), entry)
     return entry
+
+
+def in_form(store: Store, stage: Stage, write: Callable[[Stage], Staged]) -> Staged:
+    """Has a wheel written into a stage in the form in which the volume keeps wheels.
+
+    Args:
+        write: writes it unpacked: on this host's own disk where the volume is to have a pack.
+    """
+    if not store.volume.packs_wheels:
+        return write(stage)
+    with temporary.folder() as held, Stage(held.folder, synced=False) as local:
+        return pack.stage(write(local), stage)
 
 
 def check_sha256(path: str, sha256: str) -> None:

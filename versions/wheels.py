@@ -11,14 +11,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from urllib.parse import unquote, urlsplit
 
-from cvs.store import fs, refs
+from cvs.store import fs, refs, temporary
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import InputError, IntegrityError, OfflineError, SourceError
 from cvs.store.progress import SILENT, Progress, Task
 from cvs.store.stage import Stage, Staged
 from cvs.store.tree import set_id
-from cvs.versions import interpreter, parallel, temporary, wheel
+from cvs.versions import interpreter, parallel, wheel
 from cvs.versions.interpreter import Probe
 from cvs.versions.lock import Python, Wheel
 from cvs.versions.spec import PythonSettings
@@ -187,7 +187,11 @@ class _Fetch:
 
             def work(one: Wheel) -> Staged:
                 stage = stages.enter_context(store.stage())
-                return self.stage(stage, one, found[one.file], held.folder, task)
+                return wheel.in_form(
+                    store,
+                    stage,
+                    lambda stage: self.stage(stage, one, found[one.file], held.folder, task),
+                )
 
             futures = {pool.submit(work, one): one for one in ordered}
             try:

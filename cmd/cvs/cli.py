@@ -113,7 +113,11 @@ class Session:
     @property
     def volume(self) -> Volume:
         """The volume."""
-        return Volume(self.settings.cache_root)
+        try:
+            wheels = self.settings.wheels
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        return Volume(self.settings.cache_root, wheels=wheels)
 
     @property
     def store(self) -> Store:

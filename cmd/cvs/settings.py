@@ -24,6 +24,7 @@ VARIABLES = (
     ("COMFY_BUILDS_ROOT", "where a RunPod volume has its comfy-<id> links"),
     ("CVS_VERSIONS_DIR", "the folder of specs"),
     ("CVS_HOME", "where specs are when no project is found: $CVS_HOME/versions"),
+    ("CVS_WHEELS", "how a new volume keeps wheels: tree or pack"),
     ("CVS_LOCAL_ROOT", "disposable files on this host's own disk: environments"),
     ("OUTPUT_MODE", "the handler's output: base64 or gcs"),
     ("NO_COLOR", "no colour in the output"),
@@ -73,6 +74,18 @@ class Settings:
         if self.runpod_volume:
             return f"{self.runpod_volume}/cache"
         return f"{self.user_home}/.cache/runpod-comfy"
+
+    @property
+    def wheels(self) -> str | None:
+        """How a new volume keeps wheels; None for what suits its file system.
+
+        Raises:
+            ValueError: there is no such way; the message is a sentence.
+        """
+        given = self.get("CVS_WHEELS")
+        if given not in (None, "tree", "pack"):
+            raise ValueError(f"CVS_WHEELS is {given!r}, neither tree nor pack")
+        return given
 
     @property
     def models_dir(self) -> str:

@@ -3,13 +3,14 @@
 import os
 import stat
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from blake3 import blake3
 
 from cvs import entry as entries
 from cvs.cli import Parser, Session, size, table
-from cvs.store import lookup, manifest, tree
+from cvs.store import lookup, manifest, pack, tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import InputError, IntegrityError
@@ -71,6 +72,10 @@ def _tree(
 ) -> int:
     real, node = _find(document, path)
     if isinstance(node, tree.File):
+        packed = pack.find(store.path(entry), document)
+        if packed is not None:
+            _packed_file(session, entry, packed, document, real)
+            return 0
         root = os.fsencode(os.path.join(store.path(entry), document.name))
         _file(session, entry, node, root + b"/" + real)
         return 0
@@ -119,22 +124,50 @@ def _row(document: manifest.TreeManifest, name: bytes, node: tree.Node) -> tuple
 
 def _file(session: Session, entry: EntryId, node: tree.File, path: bytes) -> None:
     if session.json:
-        data: dict[str, Any] = {"id": entry, **entries.node(node)}
-        session.result(data, "")
+        _described(session, entry, node)
         return
-    shown = f"{entry[: entries.DIGITS]}/{node.path}"
-    hint = f"cvs store verify {entry[: entries.DIGITS]}"
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise IntegrityError(f"{shown} is damaged: it is not a file", hint=hint)
-        hasher = blake3()
-        for chunk in chunks(path):
-            sys.stdout.buffer.write(chunk)
-            hasher.update(chunk)
+            raise _damaged(entry, node, "it is not a file")
+        _print(entry, node, chunks(path))
     except (FileNotFoundError, NotADirectoryError):
-        raise IntegrityError(f"{shown} is damaged: it is missing", hint=hint) from None
+        raise _damaged(entry, node, "it is missing") from None
+
+
+def _packed_file(
+    session: Session, entry: EntryId, packed: str, document: manifest.TreeManifest, path: bytes
+) -> None:
+    """Of a pack those frames alone are read that have something of the file."""
+    found = next(extent for extent in pack.layout(document) if extent.path == path)
+    if session.json:
+        _described(session, entry, found.node)
+        return
+    try:
+        with pack.Pack(packed, document) as opened:
+            _print(entry, found.node, opened.read(found))
+    except IntegrityError as error:
+        if error.hint:
+            raise
+        raise _damaged(entry, found.node, error.message) from None
+
+
+def _described(session: Session, entry: EntryId, node: tree.File) -> None:
+    data: dict[str, Any] = {"id": entry, **entries.node(node)}
+    session.result(data, "")
+
+
+def _print(entry: EntryId, node: tree.File, pieces: Iterable[memoryview]) -> None:
+    hasher = blake3()
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
+        hasher.update(piece)
     sys.stdout.buffer.flush()
     if hasher.hexdigest() != node.digest:
-        raise IntegrityError(
-            f"{shown} is damaged: what was printed is not what was stored", hint=hint
-        )
+        raise _damaged(entry, node, "what was printed is not what was stored")
+
+
+def _damaged(entry: EntryId, node: tree.File, why: str) -> IntegrityError:
+    short = entry[: entries.DIGITS]
+    return IntegrityError(
+        f"{short}/{node.path} is damaged: {why}", hint=f"cvs store verify {short}"
+    )

@@ -4,7 +4,7 @@ import os
 
 from cvs import entry as entries
 from cvs.cli import Parser, Session
-from cvs.store import manifest
+from cvs.store import manifest, pack
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, content_path
 from cvs.store.errors import InputError
@@ -19,8 +19,8 @@ def parser() -> Parser:
     """The options."""
     found = Parser(
         "store path",
-        "Print the path of the file or folder of entries, a line each; of a set, which has none, "
-        "that of its folder.",
+        "Print the path of the file or folder of entries, a line each; of a packed one that of "
+        "its pack; of a set, which has none, that of its folder.",
         EXAMPLES,
     )
     entries.argument(found, nargs="+")
@@ -52,4 +52,8 @@ def _path(store: Store, entry: EntryId) -> str:
     document = store.manifest(entry)
     if isinstance(document, manifest.SetManifest):
         return store.path(entry)
+    if isinstance(document, manifest.TreeManifest):
+        packed = pack.find(store.path(entry), document)
+        if packed is not None:
+            return packed
     return os.path.join(store.volume.store, content_path(entry, document))

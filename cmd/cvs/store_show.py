@@ -1,10 +1,12 @@
 """`cvs store show`: what an entry is."""
 
+import os
+
 import msgspec
 
 from cvs import entry as entries
 from cvs.cli import Parser, Session, size
-from cvs.store import manifest
+from cvs.store import manifest, pack
 
 EXAMPLES = """\
   cvs store show 4f1c2a9b
@@ -45,6 +47,9 @@ def run(arguments: list[str]) -> int:
             text.append(f"sha256   {document.sha256}")
         elif isinstance(document, manifest.TreeManifest):
             text.append(f"nodes    {len(document.nodes)}")
+            packed = pack.find(store.path(entry), document)
+            if packed is not None:
+                text.append(f"packed   {size(os.stat(packed).st_size)}")
         else:
             text += [f"member   {member}" for member in document.members]
     session.result(data, "\n".join(text))

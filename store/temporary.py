@@ -1,4 +1,5 @@
-"""Folders on this host's own disk for what never reaches the volume: objects of git, downloads."""
+"""Folders on this host's own disk for what does not reach the volume as it is there: objects of
+git, downloads, trees that are to be packed."""
 
 import os
 import stat
