@@ -21,7 +21,7 @@ from unittest import mock
 
 import uv
 
-from cvs.profiles import environment
+from cvs.profiles import environment, native
 from cvs.store import fs, pack
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
@@ -126,7 +126,10 @@ class Case:
 
     def cvs_linked(self, place: str) -> str:
         """The same with a link for every file."""
-        with mock.patch.object(environment, "_is_harmless", lambda path: False):
+        with (
+            mock.patch.object(native, "is_harmless", lambda path: False),
+            mock.patch.object(native, "stands_alone", lambda *_: False),
+        ):
             return self.cvs(place)
 
     def uv(self, place: str, *options: str, offline: bool = True) -> str:

@@ -11,8 +11,9 @@ Wheels that the volume keeps as packs are unpacked beside the environments, in `
 
 A whole folder is one link instead of hundreds, and made as much quicker. Seen through such a
 link `..` leads into the entry, where other wheels are not: libraries that look for others beside
-them (`$ORIGIN/../../nvidia/…`) would not find them. So only folders that one wheel has alone,
-and in which nothing can be a library or program, are linked whole.
+them (`$ORIGIN/../../nvidia/…`) would not find them. So only folders that one wheel has alone are
+linked whole: of a wheel whose libraries look for nothing outside of it all, of another one those
+in which nothing can be a library or program.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeGuard
 
-from cvs.profiles import pip_shim
+from cvs.profiles import native, pip_shim
 from cvs.store import damage, fs, manifest, refs, tree, unpacked
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
@@ -45,18 +46,6 @@ MARKER = ".cvs"
 #: the first of them stays. Elsewhere two files in one place are an error.
 _CLUTTER = frozenset(
     {"test", "tests", "testing", "doc", "docs", "example", "examples", "benchmark", "benchmarks"}
-)
-
-#: What files are called that are neither libraries nor programs. Anything else may be one.
-_HARMLESS = frozenset(
-    {
-        *(".c", ".cfg", ".cpp", ".css", ".csv", ".cu", ".cuh", ".f90", ".gz", ".h", ".hpp"),
-        *(".html", ".inc", ".ini", ".ipynb", ".jinja", ".jpg", ".js", ".json", ".jsonl", ".map"),
-        *(".md", ".mjs", ".npy", ".npz", ".pem", ".png", ".proto", ".pxd", ".pxi", ".py", ".pyc"),
-        *(".pyi", ".pyx", ".rst", ".sql", ".svg", ".toml", ".ts", ".ttf", ".txt", ".typed"),
-        *(".wav", ".webp", ".woff", ".woff2", ".xml", ".yaml", ".yml", ".zip"),
-        *("AUTHORS", "COPYING", "LICENCE", "LICENSE", "NOTICE", "README"),
-    }
 )
 
 #: How the names of what is being made begin.
@@ -123,8 +112,13 @@ def ensure(
             for entry, document in documents.items()
         }
         files = plan(documents, roots, ".".join(probe.version.split(".")[:2]))
+        alone = frozenset(
+            document.name
+            for entry, document in documents.items()
+            if native.stands_alone(store.volume, entry, document, roots[entry])
+        )
         with Scratch(parent, _NEW) as scratch:
-            _build(scratch.folder, files, probe, [wheel_set, *sorted(trees)])
+            _build(scratch.folder, files, alone, probe, [wheel_set, *sorted(trees)])
             _put(scratch.folder, made.path)
     except OSError as error:
         raise StoreError(f"no environment can be made in {parent}: {error.strerror}") from None
@@ -211,9 +205,13 @@ def plan(
     return found
 
 
-def links(found: Mapping[str, _Origin], minor: str) -> dict[str, str]:
-    """The links of an environment: path in it → absolute target, a file or a whole folder."""
-    real = _real_folders(found, minor)
+def links(found: Mapping[str, _Origin], alone: frozenset[str], minor: str) -> dict[str, str]:
+    """The links of an environment: path in it → absolute target, a file or a whole folder.
+
+    Args:
+        alone: the wheels whose libraries look for nothing outside of them.
+    """
+    real = _real_folders(found, alone, minor)
     outermost: dict[str, str] = {}
     made: dict[str, str] = {}
     for path, origin in found.items():
@@ -231,12 +229,12 @@ def links(found: Mapping[str, _Origin], minor: str) -> dict[str, str]:
     return made
 
 
-def _real_folders(found: Mapping[str, _Origin], minor: str) -> set[str]:
+def _real_folders(found: Mapping[str, _Origin], alone: frozenset[str], minor: str) -> set[str]:
     """The folders that are no links: shared by wheels, or around what may look for others."""
     real = {"", "bin", "lib", f"lib/python{minor}", f"lib/python{minor}/site-packages"}
     owners: dict[str, str] = {}
     for path, origin in found.items():
-        folder, harmless = _parent(path), _is_harmless(path)
+        folder, harmless = _parent(path), origin.wheel in alone or native.is_harmless(path)
         while folder not in real:
             if harmless and owners.get(folder) == origin.wheel:
                 break
@@ -268,13 +266,6 @@ def _is_clutter(inside: str) -> bool:
     return top.lower() in _CLUTTER if slash else not top.endswith((".py", ".pth", ".so"))
 
 
-def _is_harmless(path: str) -> bool:
-    """Whether a file can be seen through a link to its folder; judged by its name alone."""
-    name = path.rpartition("/")[2]
-    _, dot, suffix = name.rpartition(".")
-    return (dot + suffix if dot else name) in _HARMLESS or ".dist-info/" in path
-
-
 def _clash(path: str, first: str, second: str) -> InputError:
     # Of the builds of OpenCV the headless one runs everywhere, the other needs libGL.
     left_out = second if "headless" in first else first
@@ -299,7 +290,11 @@ def _check_folders(found: Mapping[str, _Origin]) -> None:
 
 
 def _build(
-    root: str, files: Mapping[str, _Origin], probe: Probe, made_from: Sequence[EntryId]
+    root: str,
+    files: Mapping[str, _Origin],
+    alone: frozenset[str],
+    probe: Probe,
+    made_from: Sequence[EntryId],
 ) -> None:
     # All files are synced: after a loss of power there is no marker on what is not whole. Links are
     # kept by the marker's own sync.
@@ -310,7 +305,7 @@ def _build(
         "include-system-site-packages = false\n"
         f"version = {probe.version}\n".encode(),
     )
-    wanted = links(files, minor)
+    wanted = links(files, alone, minor)
     folders = {"bin", f"lib/python{minor}/site-packages"}
     folders.update(map(_parent, wanted))
     _make_folders(root, folders)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import elfmaker
 import msgspec
 import pytest
 import wheelmaker
@@ -234,6 +235,41 @@ def test_folders_are_links_where_nothing_can_look_outside(
         "top-1.dist-info": True,
     }
     assert _run(env, "-c", "import shared.left.x, mixed.py.x, pure, top") == ""
+
+
+def test_folders_of_libraries_that_stand_alone_are_links(
+    store: Store, made: Made, tmp_path: Path
+) -> None:
+    """Also those whose libraries are beside them in the same wheel; never those that look for
+    another wheel's, nor a folder that two wheels share."""
+    beside = elfmaker.make(("libblas.so", "libc.so.6"), "$ORIGIN/../../array.libs")
+    outside = elfmaker.make(("libcublas.so.12",), "$ORIGIN/../../nvidia/cublas/lib")
+    wheel_set = made(
+        array={
+            "array/__init__.py": "",
+            "array/core/x.so": beside,
+            "array.libs/libblas.so": elfmaker.make(("libc.so.6",)),
+        },
+        torch={"torch/__init__.py": "", "torch/lib/x.so": outside, "torch/nn/y.py": ""},
+        cublas={"nvidia/cublas/lib/libcublas.so.12": elfmaker.make(("libc.so.6",))},
+        cudnn={"nvidia/cudnn/lib/libcudnn.so.9": elfmaker.make((), "$ORIGIN/../../cublas/lib")},
+    )
+    env = _ensure(store, wheel_set, tmp_path)
+
+    site = Path(env.path, SITE)
+    links = {
+        str(path.relative_to(site))
+        for path in site.rglob("*")
+        if path.is_symlink() and ".dist-info" not in path.name
+    }
+    assert links == {
+        *("array", "array.libs", "torch/__init__.py", "torch/lib/x.so", "torch/nn"),
+        *("nvidia/cublas", "nvidia/cudnn/lib/libcudnn.so.9"),
+        *(("torch/__pycache__",) if (site / "torch/__pycache__").exists() else ()),
+    }
+    for path, root in (("array/core", "array.libs"), ("torch/lib", "nvidia/cublas/lib")):
+        assert (site / path / "../.." / root).is_dir()
+    assert (site / "nvidia/cudnn/lib/../../cublas/lib/libcublas.so.12").is_file()
 
 
 def test_folders_of_scripts_and_data_take_part(store: Store, made: Made, tmp_path: Path) -> None:
