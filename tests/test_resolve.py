@@ -435,6 +435,19 @@ def test_refresh_chooses_anew(store: Store, world: World, known: Lock) -> None:
     assert (found.core, found.nodes) == (known.core, known.nodes)
 
 
+def test_named_packages_are_chosen_anew(store: Store, world: World, known: Lock) -> None:
+    """Of the wheels of before all but the named ones are kept, and no commit moves."""
+    two = (locks.wheel("Torch_Audio"), locks.wheel("onnx"))
+    before = msgspec.structs.replace(
+        known, python=msgspec.structs.replace(known.python, wheels=two)
+    )
+    found = resolve.resolve(store, spec(), before, ALLOWED, packages=["torch-audio"])
+
+    assert world.calls() == (0, 0, 1)
+    assert world.chosen[0]["previous"].wheels == two[1:]
+    assert (found.core, found.nodes) == (known.core, known.nodes)
+
+
 def test_the_interpreter_stays(
     store: Store, world: World, known: Lock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

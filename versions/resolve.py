@@ -6,7 +6,7 @@ spec asks for something else; `cvs update` writes what refs say now into the spe
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -66,6 +66,7 @@ def resolve(
     access: Access,
     *,
     refresh: bool = False,
+    packages: Collection[str] = (),
 ) -> Lock:
     """Resolves what the old lock lacks.
 
@@ -74,6 +75,7 @@ def resolve(
 
     Args:
         refresh: choose all wheels anew instead of keeping those that still fit.
+        packages: canonical names; choose these anew and keep the others wherever they still fit.
 
     Raises:
         InputError: the spec asks for something that does not exist or contradicts itself.
@@ -81,7 +83,7 @@ def resolve(
         OfflineError: it is not stored yet and no connection may be made.
     """
     store.volume.prepare()
-    if old is not None and not stale(spec, old) and not refresh:
+    if old is not None and not stale(spec, old) and not refresh and not packages:
         return old
     sources = [spec.core, *spec.nodes]
     known = {} if old is None else {commit.name: commit for commit in old.nodes}
@@ -101,7 +103,8 @@ def resolve(
         for source in sources
     ]
     core, *nodes = parallel.gather(jobs, workers=PARALLEL, stop=access.stop)
-    python = _python(store, spec, old, [core, *nodes], access, refresh=refresh)
+    kept = None if old is None or refresh else _without(old.python, packages)
+    python = _python(store, spec, old, [core, *nodes], access, kept)
     return Lock(
         schema_version=locks.SCHEMA,
         version_id=spec.version_id,
@@ -188,9 +191,9 @@ def _python(
     old: Lock | None,
     commits: Sequence[Commit],
     access: Access,
-    *,
-    refresh: bool,
+    kept: Python | None,
 ) -> Python:
+    """The wheels of these commits; those of `kept` keep their versions wherever they still fit."""
     from cvs.versions import interpreter, python, requirements
 
     previous = None if old is None else old.python
@@ -198,7 +201,7 @@ def _python(
     same_settings = (
         old is not None
         and (old.parts.python, old.parts.interpreter) == (now.python, now.interpreter)
-        and not refresh
+        and kept == previous
     )
     if same_settings and old is not None and list(commits) == [old.core, *old.nodes]:
         return old.python
@@ -219,12 +222,20 @@ def _python(
         probe=interpreter.probe(found),
         exclude_newer=exclude_newer(spec, commits),
         ignored=wanted.ignored,
-        previous=None if refresh else previous,
+        previous=kept,
         wheels_dir=access.wheels_dir,
         offline=access.offline,
         progress=access.progress,
     )
     return msgspec.structs.replace(resolved, requirements=fingerprint)
+
+
+def _without(locked: Python, packages: Collection[str]) -> Python:
+    """A wheel set without these packages."""
+    from packaging.utils import canonicalize_name
+
+    wheels = tuple(one for one in locked.wheels if canonicalize_name(one.name) not in packages)
+    return msgspec.structs.replace(locked, wheels=wheels)
 
 
 def ensure_commit(store: Store, source: Source, commit: Commit, access: Access) -> None:
