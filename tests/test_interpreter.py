@@ -116,6 +116,51 @@ def test_a_patch_difference_is_a_warning() -> None:
     )
 
 
+def test_a_glibc_that_is_too_old_is_refused() -> None:
+    """A wheel that wants a newer one would fail at its first import, with the loader's words."""
+    file = "a-1-cp311-cp311-manylinux_2_28_x86_64.whl"
+    locked = msgspec.structs.replace(LOCKED, glibc_needed="2.28", glibc_needed_by=file)
+
+    for libc in ("glibc 2.28", "glibc 2.100", "glibc 3.0"):
+        assert interpreter.check(locked, msgspec.structs.replace(LOCKED, libc=libc)) is None
+    for libc, here in (
+        ("glibc 2.9", "glibc 2.9"),
+        ("musl 1.2", "musl 1.2"),
+        ("", "another C library"),
+    ):
+        with pytest.raises(InputError) as caught:
+            interpreter.check(locked, msgspec.structs.replace(LOCKED, libc=libc))
+        assert caught.value.message == f"the wheel {file} needs glibc 2.28, this system has {here}"
+        assert caught.value.hint is not None
+
+
+@pytest.mark.parametrize(
+    ("tags", "needed"),
+    [
+        ("py3-none-any", None),
+        ("cp311-cp311-linux_x86_64", None),
+        ("cp311-cp311-musllinux_1_2_x86_64", None),
+        ("cp311-cp311-manylinux1_x86_64", (2, 5)),
+        ("cp311-cp311-manylinux2010_x86_64", (2, 12)),
+        ("cp311-cp311-manylinux2014_x86_64", (2, 17)),
+        ("cp311-cp311-manylinux_2_28_x86_64", (2, 28)),
+        ("cp311-cp311-manylinux_2_28_x86_64.manylinux2014_x86_64", (2, 17)),
+        ("cp311-cp311-manylinux_2_28_x86_64.manylinux_2_5_aarch64", (2, 28)),
+        ("cp311-cp311-manylinux_2_28_x86_64.linux_x86_64", None),
+        ("cp312-cp312-manylinux_2_28_x86_64", None),
+    ],
+)
+def test_the_glibc_of_a_wheel_stands_in_its_tags(tags: str, needed: tuple[int, int] | None) -> None:
+    """Of the tags that fit here the oldest counts, and one that names no libc fits any."""
+    names = ["manylinux_2_28", "manylinux2014", "manylinux2010", "manylinux1", "linux"]
+    accepted = tuple(f"cp311-cp311-{name}_x86_64" for name in (*names, "musllinux_1_2"))
+    probe = msgspec.structs.replace(
+        interpreter.probe(interpreter.find(None)), tags=(*accepted, "py3-none-any")
+    )
+
+    assert probe.glibc_needed(f"a-1-{tags}.whl") == needed
+
+
 def test_wheels_are_ranked_by_their_tags() -> None:
     probe = interpreter.probe(interpreter.find(None))
     own = probe.rank(f"x-1-{probe.tags[0]}.whl")

@@ -78,9 +78,19 @@ _wheels = st.builds(
     url=_text,
     uploaded=st.none() | _text,
     required_by=tuples(_text),
+    index=_text,
 )
 _interpreters = st.builds(
-    Interpreter, implementation=_text, version=_text, abi=_text, platform=_text, libc=_text
+    Interpreter,
+    implementation=_text,
+    version=_text,
+    abi=_text,
+    platform=_text,
+    libc=_text,
+    glibc_needed=st.from_regex(
+        r"([0-9]{1,4}\.[0-9]{1,4})?", fullmatch=True, alphabet="0123456789."
+    ),
+    glibc_needed_by=_text,
 )
 _pythons = st.builds(
     Python,
@@ -251,6 +261,25 @@ def test_unknown_fields(place: list[Any], message: str) -> None:
         lock["what"] = 1
 
     assert refused(changed(change)) == message
+
+
+def test_a_lock_of_before_has_less() -> None:
+    """What came later has a default: a lock without it is read, and means that it is not known."""
+
+    def change(lock: Any) -> None:
+        assert "glibc_needed" not in lock["python"]["interpreter"]
+        for wheel in lock["python"]["wheels"]:
+            del wheel["index"]
+
+    assert documents.decode(changed(change), WHERE) == locks.lock()
+
+
+@pytest.mark.parametrize("text", ["new", "2.", "2.28\n", "2.28.1", "glibc 2.28"])
+def test_a_glibc_that_is_none(text: str) -> None:
+    """What a system is compared with is a version."""
+    said = refused(changed(lambda lock: lock["python"]["interpreter"].update(glibc_needed=text)))
+
+    assert said == f": python.interpreter.glibc_needed: {text!r} is not like '2.28'"
 
 
 @pytest.mark.parametrize("text", BAD_DIGESTS)

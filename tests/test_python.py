@@ -187,9 +187,17 @@ def test_the_first_index_that_has_a_package_wins(folder: str, index: IndexServer
     index.add(wheelmaker.make(folder, "b", "1"))
     with IndexServer() as private:
         private.add(wheelmaker.make(folder, "a", "1"))
-        locked = _resolve(index, _wanted(N=["a", "b"]), extra_index_urls=(private.url,))
+        second = index.url
+        with IndexServer() as public:
+            public.add(wheelmaker.make(folder, "c", "1"))
+            for name in ("a", "b"):
+                public.add(wheelmaker.make(folder, name, "10"))
+            locked = _resolve(
+                public, _wanted(N=["a", "b", "c"]), extra_index_urls=(private.url, second)
+            )
 
-        assert _versions(locked) == {"a": "1", "b": "1"}
+            assert _versions(locked) == {"a": "1", "b": "1", "c": "1"}
+            assert [one.index for one in locked.wheels] == [private.url, second, public.url]
 
 
 def test_local_folders_give_wheels_without_an_address(index: IndexServer, folder: str) -> None:
@@ -201,6 +209,62 @@ def test_local_folders_give_wheels_without_an_address(index: IndexServer, folder
 
     assert (locked.url, locked.uploaded) == ("", None)
     assert (locked.sha256, locked.size) == (wheelmaker.sha256(path), os.path.getsize(path))
+
+
+def test_the_index_of_a_wheel_is_in_the_lock(index: IndexServer, folder: str) -> None:
+    """Without credentials; a wheel of a folder, or that was asked for by its URL, has none."""
+    index.user = "me:s3cret"
+    index.add(wheelmaker.make(folder + "-remote", "a", "1", requires=["below"]))
+    index.add(wheelmaker.make(folder + "-remote", "below", "1"))
+    wheelmaker.make(folder, "local", "1")
+    with IndexServer() as other:
+        url = other.add(wheelmaker.make(folder + "-other", "direct", "1"))
+        wanted = [
+            *_wanted(N=["a", "local"]),
+            Requirement(f"direct @ {url}", "M", "M/requirements.txt:1"),
+        ]
+        locked = _resolve(
+            None,
+            wanted,
+            index_url=index.url.replace("//", "//me:s3cret@"),
+            find_links=(folder,),
+        )
+
+    assert {one.name: (one.index, one.required_by) for one in locked.wheels} == {
+        "a": (index.url, ("N",)),
+        "below": (index.url, ("a",)),
+        "direct": ("", ("M",)),
+        "local": ("", ("N",)),
+    }
+
+
+def test_an_index_on_this_disk_is_not_named(folder: str, tmp_path: Path) -> None:
+    """A lock has no local path."""
+    path = wheelmaker.make(folder, "a", "1")
+    page = tmp_path / "simple" / "a" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text(f'<a href="file://{path}">{os.path.basename(path)}</a>')
+
+    locked = _resolve(None, _wanted(N="a"), index_url=f"file://{tmp_path}/simple").wheels[0]
+
+    assert (locked.version, locked.url, locked.index) == ("1", "", "")
+
+
+def test_the_newest_glibc_that_is_needed_is_in_the_lock(index: IndexServer, folder: str) -> None:
+    """The lock says which wheel wants it."""
+    older, newer = (
+        next(tag for tag in PROBE.tags if tag.startswith(f"{PROBE.abi}-{PROBE.abi}-{name}"))
+        for name in ("manylinux_2_5_", "manylinux_2_17_")
+    )
+    index.add(wheelmaker.make(folder, "a", "1", tag=newer))
+    index.add(wheelmaker.make(folder, "b", "1", tag=older))
+    index.add(wheelmaker.make(folder, "c", "1"))
+
+    found = _resolve(index, _wanted(N=["a", "b", "c"])).interpreter
+    nothing = _resolve(index, _wanted(N="c")).interpreter
+
+    assert (found.glibc_needed, found.glibc_needed_by) == ("2.17", f"a-1-{newer}.whl")
+    assert nothing == PROBE.interpreter
 
 
 def test_a_folder_is_the_only_source_offline(index: IndexServer, folder: str) -> None:

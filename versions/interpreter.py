@@ -6,6 +6,7 @@ minor version, ABI and platform must match at use.
 
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,10 @@ from cvs.versions.lock import Interpreter
 
 #: Longer than any interpreter takes to start, shorter than a user's patience, in seconds.
 _TIMEOUT = 60
+
+#: What a tag for glibc says of it: `manylinux_2_28_x86_64` for 2.28, and three older names.
+_MANYLINUX = re.compile(r"manylinux_([0-9]+)_([0-9]+)_")
+_OLDER = (("manylinux1_", (2, 5)), ("manylinux2010_", (2, 12)), ("manylinux2014_", (2, 17)))
 
 #: Run inside the interpreter, which may be as old as Python 3.8 and may lack every package:
 #: `packaging` is lent to it, before one of its own, which may order tags differently.
@@ -73,6 +78,15 @@ class Probe(msgspec.Struct, frozen=True):
     def rank(self, file: str) -> int | None:
         """How well a wheel of this file name fits: 0 is best, None is not at all."""
         return _rank(self.tags, file)
+
+    def glibc_needed(self, file: str) -> tuple[int, int] | None:
+        """The oldest glibc that a wheel of this file name runs with here; None for any libc.
+
+        Of several tags one that fits is enough.
+        """
+        found = [_glibc_of_tag(tag) for tag in _tags(file) if tag in _ranks(self.tags)]
+        needed = [version for version in found if version is not None]
+        return min(needed) if needed and len(needed) == len(found) else None
 
 
 def find(version: str | None, comfy_python: str | None = None) -> str:
@@ -177,7 +191,8 @@ def check(locked: Interpreter, probed: Interpreter) -> str | None:
         A warning where only the patch version differs, else None.
 
     Raises:
-        InputError: implementation, minor version, ABI or platform differ.
+        InputError: implementation, minor version, ABI or platform differ, or a wheel needs a newer
+            glibc than this system has.
     """
     for what, want, have in (
         ("implementation", locked.implementation, probed.implementation),
@@ -191,9 +206,35 @@ def check(locked: Interpreter, probed: Interpreter) -> str | None:
                 f"this interpreter is {_describe(probed)}: another {what}",
                 hint="set COMFY_PYTHON to a fitting interpreter, or lock again",
             )
+    _check_glibc(locked, probed)
     if locked.version != probed.version:
         return f"the lock was made with Python {locked.version}, this is {probed.version}"
     return None
+
+
+def _check_glibc(locked: Interpreter, probed: Interpreter) -> None:
+    needed, here = _glibc(locked.glibc_needed), _glibc(probed.libc.removeprefix("glibc "))
+    if needed is None or (here is not None and here >= needed):
+        return
+    what = f"the wheel {locked.glibc_needed_by}" if locked.glibc_needed_by else "the lock"
+    raise InputError(
+        f"{what} needs glibc {locked.glibc_needed}, "
+        f"this system has {probed.libc or 'another C library'}",
+        hint="use a newer system (image), or lock again on this one",
+    )
+
+
+def _glibc(text: str) -> tuple[int, int] | None:
+    """`2.28` as numbers; None for anything else."""
+    found = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", text)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _glibc_of_tag(tag: str) -> tuple[int, int] | None:
+    platform = tag.rpartition("-")[2]
+    if found := _MANYLINUX.match(platform):
+        return int(found[1]), int(found[2])
+    return next((version for start, version in _OLDER if platform.startswith(start)), None)
 
 
 def _describe(interpreter: Interpreter) -> str:
@@ -218,11 +259,15 @@ def _ranks(tags: tuple[str, ...]) -> dict[str, int]:
 
 
 def _rank(tags: tuple[str, ...], file: str) -> int | None:
+    ranks = _ranks(tags)
+    return min((ranks[tag] for tag in _tags(file) if tag in ranks), default=None)
+
+
+def _tags(file: str) -> list[str]:
+    """The tags in the file name of a wheel; none in any other."""
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     try:
-        own = parse_wheel_filename(file)[3]
+        return [str(tag) for tag in parse_wheel_filename(file)[3]]
     except InvalidWheelFilename:
-        return None
-    ranks = _ranks(tags)
-    return min((ranks[str(tag)] for tag in own if str(tag) in ranks), default=None)
+        return []

@@ -28,6 +28,9 @@ BEFORE = ".before-cvs"
 #: Bytes of a file or tree: a number that a file system can have.
 _Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
+#: A version of glibc; "" for none.
+_GLIBC = re.compile(r"(?:[0-9]{1,4}\.[0-9]{1,4})?")
+
 #: What no text of a lock has: it would steer a terminal or end a line.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -65,8 +68,11 @@ class Commit(_Document, frozen=True):
     """Paths that are stored with Git LFS; the entry has their content."""
 
 
-class Interpreter(_Document, frozen=True):
-    """What an environment is made for. A patch difference at run time is only a warning."""
+class Interpreter(_Document, frozen=True, omit_defaults=True):
+    """What an environment is made for. A patch difference at run time is only a warning.
+
+    What has a default is left out where it says nothing: a record of before it is no other one.
+    """
 
     implementation: str
     """`cpython`"""
@@ -78,6 +84,10 @@ class Interpreter(_Document, frozen=True):
     """`linux_x86_64`"""
     libc: str
     """`glibc 2.36`, the one that the wheels were chosen for; "" if unknown."""
+    glibc_needed: str = ""
+    """`2.28`, the highest that a wheel asks for by its tag; "" if none does."""
+    glibc_needed_by: str = ""
+    """The file name of that wheel, for messages."""
 
 
 class Wheel(_Document, frozen=True):
@@ -94,6 +104,9 @@ class Wheel(_Document, frozen=True):
     """When the index says it was uploaded; None if undated, so no date could exclude it."""
     required_by: tuple[str, ...] = ()
     """The requirers that name it: `ComfyUI`, a node's name, `python_packages`, other packages."""
+    index: str = ""
+    """The index that names it, without credentials, query and fragment; "" for a folder, for a
+    wheel that was asked for by its URL, and where it is not known."""
 
 
 class Python(_Document, frozen=True):
@@ -172,6 +185,11 @@ def _decode(parsed: Any, where: str) -> Lock:
     _check_commit(lock.core, f"{where}: core")
     for index, node in enumerate(lock.nodes):
         _check_commit(node, f"{where}: nodes[{index}]")
+    needed = lock.python.interpreter.glibc_needed
+    if not _GLIBC.fullmatch(needed):
+        raise InputError(
+            f"{where}: python.interpreter.glibc_needed: {shown(needed)} is not like '2.28'"
+        )
     for index, wheel in enumerate(lock.python.wheels):
         place = f"{where}: python.wheels[{index}]"
         if "/" in wheel.file or not wheel.file.endswith(".whl"):

@@ -12,9 +12,10 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import msgspec
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from cvs.store import temporary
@@ -23,7 +24,7 @@ from cvs.store.ingest import chunks
 from cvs.store.progress import SILENT, Progress
 from cvs.versions import conflict, download
 from cvs.versions.interpreter import Probe
-from cvs.versions.lock import Python, Wheel
+from cvs.versions.lock import Interpreter, Python, Wheel
 from cvs.versions.requirements import Requirement
 from cvs.versions.spec import PythonSettings
 
@@ -91,18 +92,26 @@ def resolve(
         with temporary.folder() as held:
             run = _Run(held.folder, wanted, settings, probe, exclude_newer, links, offline)
             packages = run.pylock(previous, progress)
-            by = run.requirers(packages)
+            notes = run.notes(packages)
             lenders = [url for url in (settings.index_url, *settings.extra_index_urls) if url]
             wheels = tuple(
-                _wheel(package, probe, by, lenders, progress)
+                _wheel(package, probe, notes.get(_name(package), _Note()), lenders, progress)
                 for package in sorted(packages, key=lambda package: str(package["name"]))
             )
     return Python(
-        interpreter=probe.interpreter,
+        interpreter=_interpreter(probe, wheels),
         exclude_newer=exclude_newer,
         wheels=wheels,
         ignored=tuple(dict.fromkeys(ignored)),
     )
+
+
+class _Note(NamedTuple):
+    """What uv says of a package beside its wheels."""
+
+    required_by: tuple[str, ...] = ()
+    origin: str = ""
+    """The URL of its index, as `Wheel.index`."""
 
 
 class _Run:
@@ -159,21 +168,24 @@ class _Run:
             packages: list[dict[str, Any]] = tomllib.load(read).get("packages", [])
         return packages
 
-    def requirers(self, packages: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
-        """Who asks for each package, directly or as a dependency.
+    def notes(self, packages: Sequence[Mapping[str, Any]]) -> dict[str, _Note]:
+        """Who asks for each package, directly or as a dependency, and which index has it.
 
-        pylock.toml has no dependencies, the annotations of the older format have. Where uv
-        cannot say (what it would read again is not in its cache), the direct ones are known.
+        pylock.toml has neither, the annotations of the older format have both. What uv would read
+        again may not be in its cache: then it asks once more, and where it cannot say, the direct
+        requirers are known.
         """
         with open(os.path.join(self.folder, "pins.txt"), "w", encoding="utf-8") as file:
             for package in packages:
                 if "version" in package and "archive" not in package:
                     file.write(f"{package['name']}=={package['version']}\n")
-        options = ["--output-file", "pins.txt", "--annotation-style", "split", "--offline"]
-        done = self._uv([*options, "--no-header"])
-        if done.returncode == 0:
-            return _annotations(done.stdout, self.inputs)
-        return {name: tuple(self._asking(name)) for name in map(_name, packages)}
+        options = ["--output-file", "pins.txt", "--annotation-style", "split", "--no-header"]
+        options.append("--emit-index-annotation")
+        for more in [[]] if self.offline else [["--offline"], []]:
+            done = self._uv([*options, *more])
+            if done.returncode == 0:
+                return _annotations(done.stdout, self.inputs)
+        return {name: _Note(tuple(self._asking(name))) for name in map(_name, packages)}
 
     def _write(self, file: str, lines: Sequence[str], where: str) -> None:
         from packaging.requirements import InvalidRequirement
@@ -285,7 +297,7 @@ class _Run:
 def _wheel(
     package: Mapping[str, Any],
     probe: Probe,
-    by: Mapping[str, tuple[str, ...]],
+    note: _Note,
     lenders: Sequence[str],
     progress: Progress,
 ) -> Wheel:
@@ -322,7 +334,8 @@ def _wheel(
         size=size,
         url="" if local is not None else _CREDENTIALS.sub("", address).partition("#")[0],
         uploaded=uploaded.strftime("%Y-%m-%dT%H:%M:%SZ") if uploaded else None,
-        required_by=by.get(_name(package), ()),
+        index="" if local is not None or "archive" in package else note.origin,
+        required_by=note.required_by,
     )
 
 
@@ -379,21 +392,45 @@ def _preferences(previous: Python) -> str:
     return "\n".join(lines)
 
 
-def _annotations(text: str, inputs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Reads `name==version` lines with `# via` comments below them."""
-    found: dict[str, list[str]] = {}
-    current: list[str] = []
+def _annotations(text: str, inputs: Mapping[str, str]) -> dict[str, _Note]:
+    """Reads `name==version` lines with comments below them: `# via …` and `# from <index>`."""
+    asking: dict[str, list[str]] = {}
+    indexes: dict[str, str] = {}
+    name = ""
     for line in text.splitlines():
         comment = line.strip()
         if not comment.startswith("#"):
-            current = found.setdefault(_first_name(comment), [])
+            name = _first_name(comment)
+            asking[name] = []
             continue
         source = comment.removeprefix("#").strip().removeprefix("via").strip()
         if source.startswith("-r "):
-            current.append(inputs.get(source[3:].strip(), source))
+            asking[name].append(inputs.get(source[3:].strip(), source))
+        elif source.startswith("from "):
+            indexes[name] = _public(source[5:].strip())
         elif source and not source.startswith("-"):
-            current.append(source)
-    return {name: tuple(sources) for name, sources in found.items()}
+            asking[name].append(source)
+    return {one: _Note(tuple(asking[one]), indexes.get(one, "")) for one in asking}
+
+
+def _public(url: str) -> str:
+    """An index's URL as a lock may have it; "" for a local folder."""
+    if not url.startswith(("https://", "http://")):
+        return ""
+    return _CREDENTIALS.sub("", url).partition("#")[0].partition("?")[0]
+
+
+def _interpreter(probe: Probe, wheels: Sequence[Wheel]) -> Interpreter:
+    """What the wheels were chosen for, and which of them asks for the newest glibc."""
+    needs = [(probe.glibc_needed(wheel.file) or (0, 0), wheel.file) for wheel in wheels]
+    version, file = max(needs, default=((0, 0), ""))
+    if version == (0, 0):
+        return probe.interpreter
+    return msgspec.structs.replace(
+        probe.interpreter,
+        glibc_needed=f"{version[0]}.{version[1]}",
+        glibc_needed_by=file,
+    )
 
 
 def _undated(said: str) -> set[str]:
