@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -411,6 +412,48 @@ def test_a_broken_index_is_named(index: IndexServer, folder: str, mode: Mode, pr
         _resolve(index, _wanted(N="a"))
 
     assert caught.value.message == problem.format(host=index.host)
+
+
+def test_a_backend_of_torch_is_pytorchs_index(
+    index: IndexServer, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch comes from there alone, everything else from where it came from before.
+
+    Behind a proxy that is not there no connection leaves this host, and the error says where to.
+    """
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("UV_TORCH_BACKEND", "cu118")
+    index.add(wheelmaker.make(folder, "torch", "1"))
+    index.add(wheelmaker.make(folder, "numpy", "1"))
+
+    assert _versions(_resolve(index, _wanted(N=["torch", "numpy"]))) == {"numpy": "1", "torch": "1"}
+    assert _versions(_resolve(index, _wanted(N="numpy"), torch_backend="cpu")) == {"numpy": "1"}
+    with pytest.raises(
+        SourceError, match=r"^the package index at download\.pytorch\.org cannot be reached"
+    ):
+        _resolve(index, _wanted(N="torch"), torch_backend="cpu")
+
+
+def test_a_backend_of_torch_does_without_a_connection(folder: str) -> None:
+    """Offline the folders of wheels are all there is."""
+    wheelmaker.make(folder, "torch", "1+cpu")
+
+    locked = _resolve(
+        None, _wanted(N="torch"), wheels_dir=folder, offline=True, torch_backend="cpu"
+    )
+
+    assert _versions(locked) == {"torch": "1+cpu"}
+
+
+def test_what_would_have_to_be_built_is_named(index: IndexServer, folder: str) -> None:
+    """Nothing is built, whatever `no_build` says."""
+    os.makedirs(folder)
+    with tarfile.open(os.path.join(folder, "a-1.tar.gz"), "w:gz"):
+        pass
+
+    for setting in (True, False):
+        with pytest.raises(SourceError, match=r"^a has no wheel for .*, asked for by N$"):
+            _resolve(index, _wanted(N="a"), find_links=(folder,), no_build=setting)
 
 
 def test_an_index_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,6 +236,7 @@ def test_without_a_lock_all_is_stale() -> None:
         {"python_packages": [" onnx "]},
         {"python": {}},
         {"python": {"find_links": []}},
+        {"python": {"no_build": True}},
     ],
 )
 def test_what_never_makes_stale(
@@ -247,6 +248,22 @@ def test_what_never_makes_stale(
     assert resolve.stale(wanted, known) == []
     assert resolve.resolve(store, wanted, known, ALLOWED) is known
     assert world.calls() == (0, 0, 0)
+
+
+def test_settings_that_came_later_leave_older_locks_fresh() -> None:
+    """The digest of a spec without them is what it was before there were any."""
+    older = "f4273cc8b40d4cbd92082fa0202497daf4856a68928b54db3e2d5edeb087d8b8"
+    settings = {"overrides": ["numpy<2"], "exclude_newer": "core"}
+    with_settings = "3c092ede76a80b7a5c4ea415b8b0f0e76d377676726bc1651a2a8e288d6b9b08"
+
+    assert resolve.parts(spec(python_packages=["a"])).python == older
+    assert resolve.parts(spec(python_packages=["a"], python=settings)).python == with_settings
+
+
+@pytest.mark.parametrize("settings", [{"torch_backend": "cpu"}])
+def test_settings_that_choose_wheels_make_stale(known: Lock, settings: dict[str, Any]) -> None:
+    """They are part of what the wheels were chosen for."""
+    assert resolve.stale(spec(python=settings), known) == ["python"]
 
 
 @given(st.randoms(use_true_random=False), st.sampled_from([None, 0, 2, "\t"]))

@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uv
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -576,6 +579,9 @@ def test_packages_that_are_none(text: str) -> None:
         ({"find_links": [""]}, "find_links[0]: '' cannot be used"),
         ({"overrides": ["a", "-r b"]}, "overrides[1]: '-r b' cannot be used"),
         ({"constraints": [" -c b"]}, "constraints[0]: ' -c b' cannot be used"),
+        ({"torch_backend": "cu12"}, "torch_backend: 'cu12' is not known"),
+        ({"torch_backend": ""}, "torch_backend: '' is not known"),
+        ({"no_build": "yes"}, "no_build: expected true or false, got text"),
         ({"exclude_new": "core"}, None),
     ],
 )
@@ -607,6 +613,23 @@ def test_python_settings() -> None:
     )
     for name in ("core", "none", "2024-01-01"):
         assert read(python={"exclude_newer": name}).python.exclude_newer == name
+
+
+def test_the_backends_of_torch_are_those_of_uv() -> None:
+    """What is refused here is what uv would refuse."""
+    done = subprocess.run(
+        [uv.find_uv_bin(), "pip", "compile", "--help", "--color", "never"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = " ".join(done.stdout.split())
+    values = re.search(r"--torch-backend <.*?\[possible values: (.*?)\]", said)
+
+    assert values is not None
+    assert sorted(values[1].split(", ")) == sorted(specs.TORCH_BACKENDS)
+    for name in ("auto", "cpu", "cu128", "rocm6.3"):
+        assert read(python={"torch_backend": name}).python.torch_backend == name
 
 
 def test_variables() -> None:
@@ -703,7 +726,12 @@ _SPEC = st.fixed_dictionaries(
         "env": st.dictionaries(_TEXT, _ANY, max_size=3),
         "options": _maybe(offline=st.booleans(), skip_models=_ANY),
         "python": _maybe(
-            version=_TEXT, exclude_newer=_TEXT, index_url=_TEXT, find_links=st.lists(_TEXT)
+            version=_TEXT,
+            exclude_newer=_TEXT,
+            index_url=_TEXT,
+            find_links=st.lists(_TEXT),
+            torch_backend=_TEXT,
+            no_build=st.booleans(),
         ),
     },
 )

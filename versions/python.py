@@ -210,6 +210,8 @@ class _Run:
             command += ["--overrides", "overrides.txt"]
         if self.settings.constraints:
             command += ["--constraints", "constraints.txt"]
+        if self.settings.torch_backend is not None:
+            command += ["--torch-backend", self.settings.torch_backend]
         if self.exclude_newer is not None:
             command += ["--exclude-newer", self.exclude_newer]
             for name in sorted(self.undated):

@@ -47,9 +47,21 @@ def stale(spec: Spec, lock: Lock | None) -> list[str]:
     ]
 
 
+#: Settings of `python` that came later: they count where they are set, so that a lock of before
+#: stays fresh for a spec without them.
+_LATER = ("torch_backend",)
+#: Those that have no say in which wheels are chosen.
+_INDIFFERENT = ("no_build",)
+
+
 def parts(spec: Spec) -> Parts:
     """One digest per part of a spec."""
-    settings = msgspec.structs.replace(spec.python, version=None, find_links=spec.find_links)
+    known = msgspec.structs.replace(spec.python, version=None, find_links=spec.find_links)
+    settings = {
+        name: value
+        for name, value in msgspec.structs.asdict(known).items()
+        if name not in _INDIFFERENT and (value or name not in _LATER)
+    }
     return Parts(
         core=spec.core.request,
         nodes=digest([[node.name, node.request] for node in spec.nodes]),

@@ -27,6 +27,17 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?")
 #: Characters of the longest requirement, URL or name; signed URLs have some thousand.
 _LONGEST = 8192
 
+#: What `--torch-backend` of uv knows; `auto` asks the GPU driver of the machine that resolves.
+TORCH_BACKENDS = (
+    *("auto", "cpu", "xpu"),
+    *("cu132", "cu130", "cu129", "cu128", "cu126", "cu125", "cu124", "cu123", "cu122", "cu121"),
+    *("cu120", "cu118", "cu117", "cu116", "cu115", "cu114", "cu113", "cu112", "cu111", "cu110"),
+    *("cu102", "cu101", "cu100", "cu92", "cu91", "cu90", "cu80"),
+    *("rocm7.2", "rocm7.1", "rocm7.0", "rocm6.4", "rocm6.3", "rocm6.2.4", "rocm6.2", "rocm6.1"),
+    *("rocm6.0", "rocm5.7", "rocm5.6", "rocm5.5", "rocm5.4.2", "rocm5.4", "rocm5.3", "rocm5.2"),
+    *("rocm5.1.1", "rocm4.2", "rocm4.1", "rocm4.0.1"),
+)
+
 #: What a model's place may begin with; it is relative to the models folder all the same.
 _MODELS_FOLDERS = (
     *("$MODELS_DIR/", "${MODELS_DIR}/"),
@@ -74,6 +85,10 @@ class PythonSettings(_Document, frozen=True):
     find_links: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
+    torch_backend: str | None = None
+    """One of TORCH_BACKENDS: torch and its family come from PyTorch's index for it."""
+    no_build: bool = False
+    """Nothing is built; what has no wheel is refused by name. So it is without it, for now."""
 
 
 class _RawOptions(_Document, frozen=True):
@@ -352,6 +367,11 @@ def _python(raw: PythonSettings, file: str) -> PythonSettings:
     for field in ("find_links", "overrides", "constraints"):
         for index, text in enumerate(getattr(raw, field)):
             _text(text, f"{where}.{field}[{index}]")
+    if raw.torch_backend is not None and raw.torch_backend not in TORCH_BACKENDS:
+        raise InputError(
+            f"{where}.torch_backend: {shown(raw.torch_backend)} is not known",
+            hint=f"it is one of {', '.join(TORCH_BACKENDS)}",
+        )
     base = os.path.dirname(os.path.abspath(file))
     links = tuple(
         link if "://" in link else os.path.join(base, os.path.expanduser(link))
