@@ -176,7 +176,7 @@ def test_commands_that_never_ask(served: World) -> None:
     """Looking, switching and deleting open no connection, on line or not."""
     online_spec(served)
     served.realize()
-    online_spec(served, custom_nodes=[])
+    online_spec(served, custom_nodes=[], python_packages=["cvs-demo-palette"])
     served.realize()
     asked = served.requests()
     for command in (
@@ -186,6 +186,7 @@ def test_commands_that_never_ask(served: World) -> None:
         ["validate", "demo"],
         ["list"],
         ["show", "demo"],
+        ["why", "demo", "cvs-demo-palette"],
         ["history", "demo"],
         ["rollback", "demo"],
         ["store", "verify"],

@@ -22,6 +22,7 @@ COMMANDS = {
     "shell": "a shell in a version's environment",
     "list": "the versions that are known",
     "show": "what a version consists of, and what differs from its lock",
+    "why": "who needs a Python package of a version",
     "history": "the generations of a version",
     "rollback": "switch back to an earlier generation",
     "clone": "copy a spec under a new name",

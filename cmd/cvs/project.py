@@ -6,8 +6,10 @@ from cvs.cli import Session
 from cvs.profiles.generations import Profile
 from cvs.store import document, scratch
 from cvs.store.errors import InputError
+from cvs.versions import lock as locks
 from cvs.versions import spec as specs
 from cvs.versions.access import Access, check_wheels_dir
+from cvs.versions.lock import Lock
 from cvs.versions.spec import Spec
 
 
@@ -69,6 +71,38 @@ def lock_file(session: Session, version: str) -> str:
     if given:
         return os.path.abspath(os.path.expanduser(given))
     return os.path.join(session.volume.resolved, f"{version}.lock.json")
+
+
+def load_lock(session: Session, version: str) -> Lock:
+    """Reads the lock of a version.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    file = lock_file(session, version)
+    found = locks.read(file)
+    if found is None:
+        raise InputError(f"there is no lock {file}", hint="`cvs resolve` makes one")
+    return found
+
+
+def locked_package(lock: Lock, given: str) -> str:
+    """The canonical name of a package of a lock.
+
+    Raises:
+        InputError: the lock has none of that name; the hint has near ones.
+    """
+    from packaging.utils import canonicalize_name
+
+    name = canonicalize_name(given)
+    known = [canonicalize_name(one.name) for one in lock.python.wheels]
+    if name in known:
+        return name
+    import difflib
+
+    near = difflib.get_close_matches(name, known, 5)
+    hint = f"near names are: {', '.join(near)}" if near else "`cvs show` lists what it has"
+    raise InputError(f"the lock of {lock.version_id} has no package {given!r}", hint=hint)
 
 
 def models_dir(session: Session) -> str:
