@@ -44,7 +44,7 @@ MARKER = ".cvs"
 
 #: Top-level folders and files that wheels ship by mistake and nobody imports; where two differ,
 #: the first of them stays. Elsewhere two files in one place are an error.
-_CLUTTER = frozenset(
+CLUTTER = frozenset(
     {"test", "tests", "testing", "doc", "docs", "example", "examples", "benchmark", "benchmarks"}
 )
 
@@ -263,7 +263,7 @@ def _alike(one: tree.File | tree.Link, other: tree.File | tree.Link) -> bool:
 
 def _is_clutter(inside: str) -> bool:
     top, slash, _ = inside.partition("/")
-    return top.lower() in _CLUTTER if slash else not top.endswith((".py", ".pth", ".so"))
+    return top.lower() in CLUTTER if slash else not top.endswith((".py", ".pth", ".so"))
 
 
 def _clash(path: str, first: str, second: str) -> InputError:

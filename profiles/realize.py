@@ -10,12 +10,12 @@ the generation in use is not touched by it.
 import functools
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from blake3 import blake3
 
-from cvs.profiles import environment, home, state, view
+from cvs.profiles import environment, home, state, trial, view
 from cvs.profiles.generations import Profile
 from cvs.store import damage, leases, reserve, scratch
 from cvs.store.digest import EntryId
@@ -47,6 +47,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     local_root: str
     replace: bool = False
     """Move a real folder at COMFY_HOME aside."""
+    trial: Mapping[str, str] | None = None
+    """Environment variables for a trial start on new Python packages; None for no trial."""
     force: bool = False
     """Re-point a COMFY_HOME that a running process of another version uses."""
 
@@ -114,7 +116,9 @@ def realize(
                 continue
             damage.look(store, wanted.entries)
             try:
-                done = _publish(store, profile, wanted, lease, lock, found, target, access.progress)
+                done = _publish(
+                    store, profile, wanted, lease, spec, lock, found, target, access.progress
+                )
             except leases.LeaseLost:
                 continue
         return msgspec.structs.replace(done, changed=done.changed or not whole)
@@ -139,6 +143,7 @@ def _publish(
     profile: Profile,
     wanted: Record,
     lease: leases.Lease,
+    spec: Spec,
     lock: Lock,
     python: str,
     target: Target,
@@ -151,6 +156,17 @@ def _publish(
     made = environment.ensure(
         store, wanted.wheel_set, lock.python.interpreter, python, target.local_root, progress
     )
+    if target.trial is not None:
+        trial.ensure(
+            store,
+            spec,
+            lock,
+            wanted,
+            made,
+            base=target.trial,
+            local_root=target.local_root,
+            progress=progress,
+        )
     number = profile.find(wanted)
     new = number is None
     if number is None:

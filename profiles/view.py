@@ -50,7 +50,7 @@ def building(store: Store, record: Record) -> Iterator[str]:
     """
     damage.refuse(store.volume, record.entries)
     with Scratch(store.volume.tmp) as scratch:
-        _build(store, record, scratch.folder)
+        build(store, record, scratch.folder)
         fs.sync_tree(scratch.folder, store.volume.syncs_at_once)
         yield scratch.folder
 
@@ -73,7 +73,12 @@ def ensure(store: Store, profile: Profile, number: int) -> str:
     return path
 
 
-def _build(store: Store, record: Record, staged: str) -> None:
+def build(store: Store, record: Record, staged: str) -> None:
+    """Builds the view of a record in a folder, for a place three folders below the volume.
+
+    Raises:
+        InputError, EntryMissing, IntegrityError: as `building`.
+    """
     core = next(place for place in record.links if not place.path)
     base = os.path.join(store.volume.store, core.target)
     children = _children(store, core)

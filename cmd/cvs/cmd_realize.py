@@ -40,6 +40,9 @@ def parser() -> Parser:
     found.add_argument(
         "--replace", action="store_true", help="move a real folder at COMFY_HOME aside"
     )
+    found.add_argument(
+        "--no-trial", action="store_true", help="do not start ComfyUI once on new Python packages"
+    )
     found.add_argument("--force", action="store_true", help="re-point a COMFY_HOME that is in use")
     found.common(network=True)
     return found
@@ -61,6 +64,7 @@ def run(arguments: list[str]) -> int:
         local_root=session.settings.local_root,
         replace=options.replace,
         force=options.force,
+        trial=None if options.locked or options.no_trial else os.environ,
     )
     done = realize.realize(session.store, spec, target, access, locked=options.locked)
     if arguments == [options.version]:
