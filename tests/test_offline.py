@@ -187,6 +187,7 @@ def test_commands_that_never_ask(served: World) -> None:
         ["list"],
         ["show", "demo"],
         ["why", "demo", "cvs-demo-palette"],
+        ["lock", "diff", "demo"],
         ["history", "demo"],
         ["rollback", "demo"],
         ["store", "verify"],

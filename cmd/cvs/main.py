@@ -23,6 +23,7 @@ COMMANDS = {
     "list": "the versions that are known",
     "show": "what a version consists of, and what differs from its lock",
     "why": "who needs a Python package of a version",
+    "lock": "what differs between the lock of a version and another, or what is realized",
     "history": "the generations of a version",
     "rollback": "switch back to an earlier generation",
     "clone": "copy a spec under a new name",
