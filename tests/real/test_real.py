@@ -87,11 +87,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> rig.Rig:
 
 
 @pytest.mark.timeout(2 * PATIENCE)
-def test_real_comfyui(prepared: rig.Rig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wheels", ["tree", "pack"])
+def test_real_comfyui(prepared: rig.Rig, tmp_path: Path, wheels: str) -> None:
     """Created, realized, run, changed, rolled back, offline and moved: as with the stand-in."""
     root = prepared.comfy.repo.parent
     with GitServer(root) as git:
-        real = Real(prepared, tmp_path, git)
+        real = Real(prepared, tmp_path, git, wheels)
         real.create()
         real.realize()
         real.handler("online")
@@ -110,7 +111,7 @@ def test_real_comfyui(prepared: rig.Rig, tmp_path: Path) -> None:
 class Real:
     """A volume, the spec `real`, and `cvs` as a user has it."""
 
-    def __init__(self, prepared: rig.Rig, folder: Path, git: GitServer) -> None:
+    def __init__(self, prepared: rig.Rig, folder: Path, git: GitServer, wheels: str) -> None:
         self.prepared, self.folder, self.git = prepared, folder, git
         self.cache = folder / "cache"
         self.spec = folder / "versions" / "real.json"
@@ -122,6 +123,7 @@ class Real:
             "HOME": str(folder / "home"),
             "COMFY_CACHE_ROOT": str(self.cache),
             "COMFY_HOME": str(folder / "ComfyUI"),
+            "CVS_WHEELS": wheels,
         }
         (folder / "home").mkdir()
         self.workflow = folder / "workflow.json"
