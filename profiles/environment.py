@@ -79,6 +79,8 @@ def ensure(
     python: str,
     local_root: str,
     progress: Progress = SILENT,
+    *,
+    provided: Sequence[str] = (),
 ) -> Environment:
     """The environment of a wheel set, made if it is not there.
 
@@ -88,15 +90,22 @@ def ensure(
         locked: the interpreter that the set was chosen for.
         python: the interpreter that will run; never that of a virtual environment.
         local_root: a folder on a disk of this host.
+        provided: requirements that the interpreter meets by itself. With any, the environment sees
+            the interpreter's own packages behind those of the set.
 
     Raises:
-        InputError: the interpreter does not fit, or two wheels have different files in one place.
+        InputError: the interpreter does not fit or lacks what it should provide, or two wheels
+            have different files in one place.
         IntegrityError: an entry is missing or damaged.
     """
     probe = interpreter.probe(python)
     interpreter.check(locked, probe.interpreter)
+    interpreter.check_provided(probe.executable, provided)
     parent = os.path.join(local_root, "environments")
-    key = refs.key(str(LAYOUT), wheel_set, probe.executable, probe.version, store.volume.root)
+    key = refs.key(
+        *(str(LAYOUT), wheel_set, probe.executable, probe.version, store.volume.root),
+        *(["provided"] if provided else []),
+    )
     made = Environment(
         os.path.join(parent, key[:32]), os.path.join(parent, key[:32], "bin", "python")
     )
@@ -118,7 +127,14 @@ def ensure(
             if native.stands_alone(store.volume, entry, document, roots[entry])
         )
         with Scratch(parent, _NEW) as scratch:
-            _build(scratch.folder, files, alone, probe, [wheel_set, *sorted(trees)])
+            _build(
+                scratch.folder,
+                files,
+                alone,
+                probe,
+                [wheel_set, *sorted(trees)],
+                system=bool(provided),
+            )
             _put(scratch.folder, made.path)
     except OSError as error:
         raise StoreError(f"no environment can be made in {parent}: {error.strerror}") from None
@@ -295,6 +311,8 @@ def _build(
     alone: frozenset[str],
     probe: Probe,
     made_from: Sequence[EntryId],
+    *,
+    system: bool,
 ) -> None:
     # All files are synced: after a loss of power there is no marker on what is not whole. Links are
     # kept by the marker's own sync.
@@ -302,7 +320,7 @@ def _build(
     fs.write_synced(
         os.path.join(root, "pyvenv.cfg"),
         f"home = {os.path.dirname(probe.executable)}\n"
-        "include-system-site-packages = false\n"
+        f"include-system-site-packages = {str(system).lower()}\n"
         f"version = {probe.version}\n".encode(),
     )
     wanted = links(files, alone, minor)

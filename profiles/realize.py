@@ -154,7 +154,13 @@ def _publish(
     state.prepare(store.volume, profile.version, target.models_dir, examples=examples)
     state.ensure_private(store, wanted)
     made = environment.ensure(
-        store, wanted.wheel_set, lock.python.interpreter, python, target.local_root, progress
+        store,
+        wanted.wheel_set,
+        lock.python.interpreter,
+        python,
+        target.local_root,
+        progress,
+        provided=wanted.provided,
     )
     if target.trial is not None:
         trial.ensure(
@@ -265,6 +271,7 @@ def _record(store: Store, spec: Spec, lock: Lock, wheel_set: EntryId) -> Record:
         interpreter=msgspec.to_builtins(lock.python.interpreter),
         links=tuple(sorted(links, key=lambda place: place.path)),
         lock=blake3(locks.encode(lock)).hexdigest(),
+        provided=lock.python.provided,
     )
 
 

@@ -85,7 +85,15 @@ def open_session(
         warning = interpreter.check(locked, interpreter.probe(found).interpreter)
         if warning:
             progress.warn(warning)
-        made = environment.ensure(store, record.wheel_set, locked, found, local_root, progress)
+        made = environment.ensure(
+            store,
+            record.wheel_set,
+            locked,
+            found,
+            local_root,
+            progress,
+            provided=record.provided,
+        )
         core = next(place.target for place in record.links if not place.path)
         databases = os.path.join(local_root, "databases")
         temporary = os.path.join(held.folder, "tmp")

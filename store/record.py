@@ -46,15 +46,16 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     links: tuple[Place, ...]
     lock: str
     """BLAKE3 of the lock's bytes; advice."""
+    provided: tuple[str, ...] = ()
+    """What of Python's packages is no entry, since the image's interpreter has it."""
 
     def same_content(self, other: "Record") -> bool:
         """Whether a view and environment of both would be the same."""
-        return (self.entries, self.links, self.wheel_set, self.interpreter) == (
-            other.entries,
-            other.links,
-            other.wheel_set,
-            other.interpreter,
-        )
+        return self._content == other._content
+
+    @property
+    def _content(self) -> tuple[object, ...]:
+        return (self.entries, self.links, self.wheel_set, self.interpreter, self.provided)
 
 
 class _Head(msgspec.Struct):

@@ -77,6 +77,15 @@ def test_markers_decide_whether_a_requirement_counts() -> None:
     assert _find(("A", "n<2; extra == 'x'"), ("B", "n>2")) is None
 
 
+def test_what_is_left_out_contradicts_nobody() -> None:
+    """Neither what the image provides, nor what an override takes out by a marker."""
+    asked = [("A", "n<2"), ("B", "n>2")]
+
+    assert _find(*asked) is not None
+    assert _find(*asked, provided=("N>=1",)) is None
+    assert _find(*asked, overrides=("n; python_version < '3'",)) is None
+
+
 def test_overrides_replace_what_everyone_asks_and_constraints_ask_too() -> None:
     assert _find(("A", "n<2"), ("B", "n>2"), overrides=("n==5",)) is None
     assert _find(("A", "n<2"), constraints=("n>2",)) == (

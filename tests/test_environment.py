@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import bases
 import elfmaker
 import msgspec
 import pytest
@@ -176,8 +177,8 @@ def test_of_two_at_once_one_wins_and_both_have_it(
     both = threading.Barrier(2)
     build = environment._build
 
-    def together(*arguments: object) -> None:
-        build(*arguments)  # type: ignore[arg-type]
+    def together(*arguments: object, **named: object) -> None:
+        build(*arguments, **named)  # type: ignore[arg-type]
         both.wait(20)
 
     monkeypatch.setattr(environment, "_build", together)
@@ -369,6 +370,49 @@ def test_another_interpreter_is_refused(store: Store, made: Made, tmp_path: Path
 
     with pytest.raises(InputError, match=r"another version$"):
         environment.ensure(store, wheel_set, other, PYTHON, str(tmp_path))
+
+
+def test_what_the_image_provides_is_seen_behind_the_wheels(
+    store: Store, made: Made, tmp_path: Path
+) -> None:
+    """The interpreter's own packages are there, a wheel of the same name comes first, and a
+    version that has none provided does not see them."""
+    base = bases.make(tmp_path / "base")
+    for name in ("torch", "a"):
+        bases.install(bases.packages(base), name, "2.7")
+    user = tmp_path / f"user/lib/python{MINOR}/site-packages"
+    bases.install(user, "stranger", "1")
+    wheel_set = made(a={"a.py": "WHERE = 'wheel'\n"})
+
+    def ensure(*provided: str) -> Environment:
+        return environment.ensure(
+            store, wheel_set, PROBE.interpreter, base, str(tmp_path / "local"), provided=provided
+        )
+
+    plain, env = ensure(), ensure("torch>=2")
+
+    assert plain.path != env.path == ensure("torch").path
+    code = "import a, torch; print(a.WHERE, torch.WHERE)"
+    variables = {"PYTHONNOUSERSITE": "1", "PYTHONUSERBASE": str(tmp_path / "user")}
+    assert _run(env, "-c", code, **variables) == "wheel image"
+    code = "from importlib.util import find_spec as f; print(f('torch'), f('stranger'))"
+    assert _run(plain, "-c", code, PYTHONUSERBASE=str(tmp_path / "user")) == "None None"
+    assert _run(env, "-c", code, **variables).endswith(" None")
+
+
+def test_what_the_image_does_not_provide_is_said_each_time(
+    store: Store, made: Made, tmp_path: Path
+) -> None:
+    """An environment may be there from before; the image is another one now."""
+    base = bases.make(tmp_path / "base")
+    bases.install(bases.packages(base), "torch", "2.7")
+    wheel_set = made(a={"a.py": ""})
+    local = str(tmp_path / "local")
+    environment.ensure(store, wheel_set, PROBE.interpreter, base, local, provided=("torch",))
+    shutil.rmtree(bases.packages(base) / "torch-2.7.dist-info")
+
+    with pytest.raises(InputError, match=r"the image provides torch; .* has no torch$"):
+        environment.ensure(store, wheel_set, PROBE.interpreter, base, local, provided=("torch",))
 
 
 def test_a_place_that_cannot_hold_one_is_named(store: Store, made: Made, tmp_path: Path) -> None:

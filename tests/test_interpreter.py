@@ -6,6 +6,7 @@ import sys
 import venv
 from pathlib import Path
 
+import bases
 import msgspec
 import pytest
 
@@ -159,6 +160,45 @@ def test_the_glibc_of_a_wheel_stands_in_its_tags(tags: str, needed: tuple[int, i
     )
 
     assert probe.glibc_needed(f"a-1-{tags}.whl") == needed
+
+
+def test_what_an_image_provides_is_looked_for_in_its_interpreter(tmp_path: Path) -> None:
+    """Each requirement has a distribution whose version lies in its range, or is named."""
+    path = bases.make(tmp_path / "base")
+    for name, version in (("torch", "2.6.0+cu124"), ("Some_Thing", "3.0rc1")):
+        bases.install(bases.packages(path), name, version)
+
+    interpreter.check_provided(path, ("torch", "torch>=2.6", "some-thing>2"))
+    for text, have in (
+        ("torch>=2.7", "torch 2.6.0+cu124"),
+        ("some.thing>=3", "some-thing 3.0rc1"),
+        ("xformers", "no xformers"),
+    ):
+        with pytest.raises(InputError) as caught:
+            interpreter.check_provided(path, ("torch", text))
+        assert caught.value.message == (
+            f"the spec says that the image provides {text}; {path} has {have}"
+        )
+    with pytest.raises(InputError, match=r"^what the image provides: "):
+        interpreter.check_provided(path, ("a b",))
+
+
+def test_nobody_is_asked_for_nothing() -> None:
+    """What an interpreter provides costs nothing where the spec names none."""
+    interpreter.check_provided("/nowhere/python", ())
+
+
+def test_packages_of_a_user_are_not_provided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs would not see them."""
+    path = bases.make(tmp_path / "base")
+    bases.install(tmp_path / f"user/lib/python{MINOR}/site-packages", "torch", "2.7")
+    monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path / "user"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / f"user/lib/python{MINOR}/site-packages"))
+
+    with pytest.raises(InputError, match=r"has no torch$"):
+        interpreter.check_provided(path, ("torch",))
 
 
 def test_wheels_are_ranked_by_their_tags() -> None:

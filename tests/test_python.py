@@ -182,6 +182,24 @@ def test_an_override_leaves_a_package_out(index: IndexServer, folder: str) -> No
     assert _versions(locked) == {"a": "1"}
 
 
+def test_what_the_image_provides_is_not_locked(index: IndexServer, folder: str) -> None:
+    """Nor asked for, by whomever: a requirer, another package, in whatever version."""
+    index.add(wheelmaker.make(folder, "a", "1", requires=["torch>=99", "b"]))
+    index.add(wheelmaker.make(folder, "b", "1", requires=["Torch_Vision[all]"]))
+    index.add(wheelmaker.make(folder, "torch", "1", requires=["c"]))
+
+    locked = _resolve(
+        index,
+        _wanted(N=["a", "torch<2", "torchaudio"], M="torch>=3"),
+        provided=("torch>=2.7", "torch.vision", "torchaudio"),
+        overrides=("never; python_version < '3'",),
+    )
+
+    assert _versions(locked) == {"a": "1", "b": "1"}
+    assert locked.provided == ("torch>=2.7", "torch.vision", "torchaudio")
+    assert not [path for path in index.paths if "torch" in path]
+
+
 def test_the_first_index_that_has_a_package_wins(folder: str, index: IndexServer) -> None:
     """Or a stranger's newer version on a public index would replace a private one."""
     index.add(wheelmaker.make(folder, "a", "9"))

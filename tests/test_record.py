@@ -43,6 +43,7 @@ _records = st.builds(
         st.lists(_places, max_size=3, unique_by=lambda place: place.path).filter(_lie_apart),
     ),
     lock=_text,
+    provided=st.lists(_text, max_size=2).map(tuple),
 )
 
 
@@ -86,6 +87,14 @@ def test_a_newer_record(tmp_path: Path) -> None:
 
     assert caught.value.message == f"{path} has format 2, this cvs reads up to 1"
     assert caught.value.hint == "update cvs"
+
+
+def test_a_record_of_before_has_less(tmp_path: Path) -> None:
+    """One without what came later is read and means the same as one with nothing in it."""
+    older = msgspec.to_builtins(locks.record())
+    del older["provided"]
+
+    assert read(write(tmp_path, msgspec.json.encode(older))) == locks.record()
 
 
 def linked(*paths: str) -> dict[str, Any]:
@@ -152,6 +161,7 @@ def test_unknown_fields(tmp_path: Path) -> None:
         ({"links": ()}, False),
         ({"wheel_set": locks.entry(8)}, False),
         ({"interpreter": {}}, False),
+        ({"provided": ("torch",)}, False),
         ({"links": (*locks.record().links[:1], Place("custom_nodes/n", "x", True))}, False),
     ],
 )

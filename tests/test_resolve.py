@@ -260,7 +260,7 @@ def test_settings_that_came_later_leave_older_locks_fresh() -> None:
     assert resolve.parts(spec(python_packages=["a"], python=settings)).python == with_settings
 
 
-@pytest.mark.parametrize("settings", [{"torch_backend": "cpu"}])
+@pytest.mark.parametrize("settings", [{"torch_backend": "cpu"}, {"provided": ["torch"]}])
 def test_settings_that_choose_wheels_make_stale(known: Lock, settings: dict[str, Any]) -> None:
     """They are part of what the wheels were chosen for."""
     assert resolve.stale(spec(python=settings), known) == ["python"]

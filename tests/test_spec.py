@@ -581,6 +581,16 @@ def test_packages_that_are_none(text: str) -> None:
         ({"constraints": [" -c b"]}, "constraints[0]: ' -c b' cannot be used"),
         ({"torch_backend": "cu12"}, "torch_backend: 'cu12' is not known"),
         ({"torch_backend": ""}, "torch_backend: '' is not known"),
+        ({"provided": ["a", "a b"]}, "provided[1]: 'a b' is not a name with a range"),
+        ({"provided": ["a[b]"]}, "provided[0]: 'a[b]' is not a name with a range"),
+        ({"provided": ["a @ https://h/a.whl"]}, None),
+        ({"provided": ["a; os_name == 'x'"]}, None),
+        ({"provided": ["-r a"]}, "provided[0]: '-r a' cannot be used"),
+        ({"provided": ["A.b", "a_b>1"]}, "provided[1]: provided[0] names a-b as well"),
+        (
+            {"overrides": ["b", "a<2"], "provided": ["a"]},
+            "overrides[1]: provided[0] names a as well",
+        ),
         ({"no_build": "yes"}, "no_build: expected true or false, got text"),
         ({"exclude_new": "core"}, None),
     ],
@@ -611,6 +621,7 @@ def test_python_settings() -> None:
         *written["find_links"][1:4],
         os.path.expanduser("~/w"),
     )
+    assert read(python={"provided": ["torch>=2.7", "x"]}).python.provided == ("torch>=2.7", "x")
     for name in ("core", "none", "2024-01-01"):
         assert read(python={"exclude_newer": name}).python.exclude_newer == name
 
@@ -732,6 +743,7 @@ _SPEC = st.fixed_dictionaries(
             find_links=st.lists(_TEXT),
             torch_backend=_TEXT,
             no_build=st.booleans(),
+            provided=st.lists(_TEXT, max_size=2),
         ),
     },
 )

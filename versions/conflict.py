@@ -5,6 +5,7 @@ ranges contradict each other when no version lies in both; since ranges change o
 versions they name, trying those and their neighbours decides it.
 """
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 
@@ -23,11 +24,12 @@ from cvs.versions.spec import PythonSettings
 def find(wanted: Sequence[Requirement], settings: PythonSettings, probe: Probe) -> str | None:
     """A sentence on the first package that two requirers cannot agree on; None if none is found.
 
-    Packages with an override are left out, since it replaces what everyone asks for.
+    Packages with an override are left out, since it replaces what everyone asks for, and so are
+    those that the image provides.
     """
     environment = {key: str(value) for key, value in default_environment().items()}
     environment |= _target(probe)
-    overridden = {name for name, _ in _ranges(settings.overrides, environment)}
+    overridden = _names((*settings.overrides, *settings.provided))
     asked: dict[str, dict[str, SpecifierSet]] = {}
     pairs = [(one.requirer, one.text) for one in wanted]
     pairs += [("python.constraints", text) for text in settings.constraints]
@@ -47,6 +49,15 @@ def find(wanted: Sequence[Requirement], settings: PythonSettings, probe: Probe) 
                     f"{first} wants {name}{left}, {second} wants {name}{right}"
                 )
     return None
+
+
+def _names(texts: Sequence[str]) -> set[str]:
+    """The packages of requirements, whether or not their markers hold here."""
+    found: set[str] = set()
+    for text in texts:
+        with contextlib.suppress(InvalidRequirement):
+            found.add(canonicalize_name(Parsed(text).name))
+    return found
 
 
 def _ranges(texts: Sequence[str], environment: dict[str, str]) -> list[tuple[str, SpecifierSet]]:

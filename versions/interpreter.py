@@ -10,12 +10,16 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 import packaging
 
 from cvs.store.errors import InputError
 from cvs.versions.lock import Interpreter
+
+T = TypeVar("T")
 
 #: Longer than any interpreter takes to start, shorter than a user's patience, in seconds.
 _TIMEOUT = 60
@@ -46,6 +50,20 @@ print(json.dumps({
     "cache_tag": sys.implementation.cache_tag or "",
     "executable": os.path.abspath(executable),
 }))
+"""
+
+
+#: Run inside the interpreter, isolated, as its virtual environments see its own site-packages.
+_PROVIDED = """
+import json, sys
+from importlib import metadata
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        pass
+print(json.dumps(found))
 """
 
 
@@ -162,9 +180,18 @@ def probe(path: str) -> Probe:
         InputError: it does not run, or is none.
     """
     lent = os.path.dirname(os.path.dirname(os.path.abspath(packaging.__file__)))
+    return _answer(path, _PROBE, [lent], Probe)
+
+
+def _answer(path: str, script: str, arguments: Iterable[str], form: type[T]) -> T:
+    """What a script says in an interpreter, isolated from its user and our variables.
+
+    Raises:
+        InputError: it does not run, or is none.
+    """
     try:
         done = subprocess.run(
-            [path, "-I", "-c", _PROBE, lent],
+            [path, "-I", "-c", script, *arguments],
             capture_output=True,
             text=True,
             timeout=_TIMEOUT,
@@ -178,7 +205,7 @@ def probe(path: str) -> Probe:
     except subprocess.TimeoutExpired:
         raise InputError(f"the interpreter {path} did not answer in {_TIMEOUT} s") from None
     try:
-        return msgspec.json.decode(done.stdout, type=Probe)
+        return msgspec.json.decode(done.stdout, type=form)
     except msgspec.DecodeError:
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise InputError(f"{path} is not a usable Python interpreter: {said}") from None
@@ -210,6 +237,39 @@ def check(locked: Interpreter, probed: Interpreter) -> str | None:
     if locked.version != probed.version:
         return f"the lock was made with Python {locked.version}, this is {probed.version}"
     return None
+
+
+def check_provided(path: str, provided: Sequence[str]) -> None:
+    """Asks an interpreter whether it has, by itself, what an image is said to provide.
+
+    Neither PYTHONPATH nor packages of the user count: no environment sees them.
+
+    Args:
+        path: the interpreter.
+        provided: requirements, `torch>=2.7`. With none nobody is asked.
+
+    Raises:
+        InputError: it lacks one, or has a version out of its range.
+    """
+    if not provided:
+        return
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
+    try:
+        wanted = [Requirement(text) for text in provided]
+    except InvalidRequirement as error:
+        raise InputError(f"what the image provides: {str(error).splitlines()[0]}") from None
+    names = [canonicalize_name(one.name) for one in wanted]
+    found = _answer(path, _PROVIDED, names, dict[str, str | None])
+    for text, name, one in zip(provided, names, wanted, strict=True):
+        have = found.get(name)
+        if have is None or not one.specifier.contains(have, prereleases=True):
+            raise InputError(
+                f"the spec says that the image provides {text}; "
+                f"{path} has {f'{name} {have}' if have else f'no {name}'}",
+                hint="use the image that the spec is for, or take it out of python.provided",
+            )
 
 
 def _check_glibc(locked: Interpreter, probed: Interpreter) -> None:

@@ -120,6 +120,8 @@ class Python(_Document, frozen=True):
     """Lines of requirement files that were not followed, as `requirer: line`."""
     requirements: str = ""
     """Digest of all requirements that the wheels were chosen for."""
+    provided: tuple[str, ...] = ()
+    """Requirements that the image's interpreter meets, so that there is no wheel for them."""
 
 
 class Model(_Document, frozen=True):

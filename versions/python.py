@@ -103,6 +103,7 @@ def resolve(
         exclude_newer=exclude_newer,
         wheels=wheels,
         ignored=tuple(dict.fromkeys(ignored)),
+        provided=settings.provided,
     )
 
 
@@ -143,6 +144,9 @@ class _Run:
         for (name, lines), file in zip(grouped.items(), self.inputs, strict=True):
             self._write(file, lines, name)
         self._write("overrides.txt", settings.overrides, "python.overrides")
+        # A marker that never holds takes a package out of whatever asks for it.
+        names = [_first_name(text) for text in settings.provided]
+        self._write("provided.txt", [f"{name}; python_version < '0'" for name in names], "provided")
         self._write("constraints.txt", settings.constraints, "python.constraints")
 
     def pylock(self, previous: Python | None, progress: Progress) -> list[dict[str, Any]]:
@@ -208,6 +212,8 @@ class _Run:
         command += ["--only-binary", ":all:", "--color", "never", "--no-progress"]
         if self.settings.overrides:
             command += ["--overrides", "overrides.txt"]
+        if self.settings.provided:
+            command += ["--overrides", "provided.txt"]
         if self.settings.constraints:
             command += ["--constraints", "constraints.txt"]
         if self.settings.torch_backend is not None:

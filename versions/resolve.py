@@ -49,7 +49,7 @@ def stale(spec: Spec, lock: Lock | None) -> list[str]:
 
 #: Settings of `python` that came later: they count where they are set, so that a lock of before
 #: stays fresh for a spec without them.
-_LATER = ("torch_backend",)
+_LATER = ("torch_backend", "provided")
 #: Those that have no say in which wheels are chosen.
 _INDIFFERENT = ("no_build",)
 

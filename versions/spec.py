@@ -89,6 +89,8 @@ class PythonSettings(_Document, frozen=True):
     """One of TORCH_BACKENDS: torch and its family come from PyTorch's index for it."""
     no_build: bool = False
     """Nothing is built; what has no wheel is refused by name. So it is without it, for now."""
+    provided: tuple[str, ...] = ()
+    """Requirements that the image's own interpreter meets: `torch>=2.7`. Not locked, not stored."""
 
 
 class _RawOptions(_Document, frozen=True):
@@ -364,9 +366,10 @@ def _python(raw: PythonSettings, file: str) -> PythonSettings:
         _index(raw.index_url, f"{where}.index_url")
     for index, url in enumerate(raw.extra_index_urls):
         _index(url, f"{where}.extra_index_urls[{index}]")
-    for field in ("find_links", "overrides", "constraints"):
+    for field in ("find_links", "overrides", "constraints", "provided"):
         for index, text in enumerate(getattr(raw, field)):
             _text(text, f"{where}.{field}[{index}]")
+    _provided(raw, where)
     if raw.torch_backend is not None and raw.torch_backend not in TORCH_BACKENDS:
         raise InputError(
             f"{where}.torch_backend: {shown(raw.torch_backend)} is not known",
@@ -378,6 +381,35 @@ def _python(raw: PythonSettings, file: str) -> PythonSettings:
         for link in raw.find_links
     )
     return msgspec.structs.replace(raw, find_links=links)
+
+
+def _provided(raw: PythonSettings, where: str) -> None:
+    """Refuses what is not a name with a range, and what is named twice or overridden as well."""
+    if not raw.provided:
+        return
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
+    places: dict[str, str] = {}
+    for field in ("provided", "overrides"):
+        for index, text in enumerate(getattr(raw, field)):
+            place = f"{field}[{index}]"
+            try:
+                one = Requirement(text)
+            except InvalidRequirement:
+                one = None
+            if field == "provided" and (one is None or one.url or one.marker or one.extras):
+                raise InputError(
+                    f"{where}.{place}: {shown(text)} is not a name with a range",
+                    hint="it is like 'torch' or 'torch>=2.7'",
+                )
+            if one is None:
+                continue
+            name = canonicalize_name(one.name)
+            if name in places:
+                raise InputError(f"{where}.{place}: {places[name]} names {name} as well")
+            if field == "provided":
+                places[name] = place
 
 
 def _is_date(text: str) -> bool:

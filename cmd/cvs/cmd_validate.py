@@ -28,6 +28,8 @@ def run(arguments: list[str]) -> int:
         text.append(f"no package newer than {lock.python.exclude_newer}")
         if undated:
             text.append(f"undated, so whatever their age: {', '.join(undated)}")
+    if lock.python.provided:
+        text.append(f"provided by the image: {', '.join(lock.python.provided)}")
     text += [f"not followed: {line}" for line in lock.python.ignored]
     text.append(f"{lock.version_id} is valid; its lock is {file}")
     session.result(report(lock, changed, file), "\n".join(text))
