@@ -618,7 +618,7 @@ class _Repair:
         why = "it has other bytes there" if path in offer.contents else "it does not have it"
         for one in found:
             staged = self._name()
-            if offer.stage is not None and uses <= len(found):
+            if self._may_move(offer) and uses <= len(found):
                 self._move(offer, one, node, staged)
                 task.advance(node.size)
                 return staged
@@ -630,6 +630,13 @@ class _Repair:
                 fs.unlink(staged)
         self._refuse(path, source, why)
         return None
+
+    def _may_move(self, offer: Offer) -> bool:
+        """Whether files of an offer may be moved here, and can: no rename leads to another disk."""
+        if offer.stage is None:
+            return False
+        device = os.fstat(offer.stage.descriptor).st_dev
+        return device == os.fstat(self._scratch.descriptor).st_dev
 
     def _move(self, offer: Offer, found: Offered, node: tree.File, staged: str) -> None:
         source = os.path.join(os.fsencode(offer.folder), found.path)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from cvs.store import manifest, pack, tree
+from cvs.store import manifest, pack, temporary, tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, contents
 from cvs.store.errors import InputError, IntegrityError, SourceError, StoreError
@@ -137,7 +137,13 @@ class Maker:
     @contextlib.contextmanager
     def open(self, store: Store, entry: EntryId) -> Iterator[Offer]:
         """Writes the entry; digests are those of the bytes that were written."""
-        with store.stage() as stage:
+        with contextlib.ExitStack() as opened:
+            if os.path.lexists(os.path.join(store.path(entry), pack.NAME)):
+                # Where there is a pack, the volume is none for all the files that are in it.
+                local = opened.enter_context(temporary.folder())
+                stage = opened.enter_context(Stage(local.folder, synced=False))
+            else:
+                stage = opened.enter_context(store.stage())
             staged = self._write(stage)
             yield Offer(staged.folder, staged.manifest, stage)
 

@@ -22,8 +22,8 @@ from cvs.store.errors import InputError, IntegrityError, StoreError
 from cvs.store.glance import glance
 from cvs.store.manifest import TreeManifest
 from cvs.store.repair import repair
-from cvs.store.source import Copy, OtherStore
-from cvs.store.stage import Stage
+from cvs.store.source import Copy, Maker, OtherStore
+from cvs.store.stage import Stage, Staged
 from cvs.store.verify import verify
 from cvs.store.volume import Volume
 
@@ -385,6 +385,28 @@ def test_repair(store: Store, other: Store, entry: EntryId, tmp_path: Path, kind
     assert told(store, entry) == []
     assert damage.marked(store.volume) == set()
     assert sorted(os.listdir(store.path(entry))) == [pack.NAME, manifest.NAME]
+    assert leftovers(store.volume) == []
+
+
+@pytest.mark.parametrize("harm", ["one file", "all"])
+def test_repair_from_where_it_is_made(store: Store, entry: EntryId, harm: str) -> None:
+    """A wheel is written anew on this host's own disk, which is another than the volume's."""
+
+    def write(stage: Stage) -> Staged:
+        writer = stage.tree("node")
+        for path, data in FILES.items():
+            writer.write(path, data, executable=path.endswith(b".py"))
+        writer.folder(b"nothing")
+        writer.link(b"link", b"b.py")
+        return writer.finish(origin="a test")
+
+    if harm == "all":
+        rewrite(path_of(store, entry), b"nothing")
+    else:
+        hit(store, entry, b"a!")
+    done = repair(store, entry, [Maker("where it is made", write)])
+    assert done.lost == ()
+    assert told(store, entry) == []
     assert leftovers(store.volume) == []
 
 
