@@ -132,12 +132,12 @@ class Case:
         ):
             return self.cvs(place)
 
-    def uv(self, place: str, *options: str, offline: bool = True) -> str:
-        """What uv does with a warm cache on the same file system."""
+    def uv(self, place: str, *options: str, offline: bool = True, mode: str = "hardlink") -> str:
+        """What uv does with a warm cache, by default on the same file system."""
         environ = {**os.environ, "UV_CACHE_DIR": os.path.join(self.folder, "uv")}
         run = [uv.find_uv_bin(), "--quiet", "--no-config", *(["--offline"] if offline else [])]
         subprocess.run([*run, "venv", "--python", self.python, place], env=environ, check=True)
-        install = ["pip", "install", "--python", place, "--link-mode", "hardlink", "--no-deps"]
+        install = ["pip", "install", "--python", place, "--link-mode", mode, "--no-deps"]
         subprocess.run([*run, *install, "-r", self.pins, *options], env=environ, check=True)
         return os.path.join(place, "bin", "python")
 
