@@ -232,18 +232,19 @@ def test_without_a_lock(world: World) -> None:
 # The current generation
 
 
-def test_what_is_realized(realized: World) -> None:
+def test_what_is_realized(world: World) -> None:
     """Without OLD the lock is compared with the current generation, and that is said."""
-    before = realized.listing()
-    done = realized.ok("lock", "diff", "demo")
+    world.realize()
+    before = world.listing()
+    done = world.ok("lock", "diff", "demo")
 
     assert done.out.splitlines() == [
         "-  generation 1, which is current: its lock is not kept, its entries are",
-        f"+  {realized.cache}/resolved/demo.lock.json",
+        f"+  {world.cache}/resolved/demo.lock.json",
         "nothing differs",
     ]
-    assert before == realized.listing()
-    found = realized.ok("lock", "diff", "demo", "--json").json
+    assert before == world.listing()
+    found = world.ok("lock", "diff", "demo", "--json").json
     assert found["before"] == {"kind": "generation", "version": "demo", "generation": 1}
 
 
