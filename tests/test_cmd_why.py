@@ -3,9 +3,13 @@
 import json
 from typing import Any
 
+import locks
+import msgspec
 import pytest
 import wheelmaker
 from world import World
+
+from cvs.versions import lock as documents
 
 pytest_plugins = ["world_fixtures"]
 
@@ -90,6 +94,19 @@ def test_what_nobody_needs(painted: World, required_by: list[str], said: str) ->
 
     assert out.endswith(f"\nneither the core nor a node nor python_packages needs it\n{said}")
     assert painted.ok("why", "demo", "brush-kit", "--json").json["chains"] == []
+
+
+def test_a_chain_that_is_too_long(world: World) -> None:
+    """What is needed through thousands of packages is not called needless."""
+    names = [f"p{number}" for number in range(3000)]
+    chain = zip(names, [*names[1:], "ComfyUI"], strict=True)
+    wheels = tuple(locks.wheel(name, required_by=(by,)) for name, by in chain)
+    lock = locks.lock()
+    lock = msgspec.structs.replace(lock, python=msgspec.structs.replace(lock.python, wheels=wheels))
+    (world.folder / "x.lock").write_bytes(documents.encode(lock))
+    out = world.ok("why", "demo", "p0", "--lock-file", "x.lock").out
+
+    assert out.endswith("\n\nit is needed through more packages than can be told\n")
 
 
 def test_unknown_package(painted: World) -> None:

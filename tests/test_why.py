@@ -1,5 +1,6 @@
 """Who needs a package: every chain, the shortest first, and no circle is walked twice."""
 
+import tracemalloc
 from collections.abc import Mapping, Sequence
 
 import locks
@@ -128,6 +129,24 @@ def test_circles_that_lead_nowhere() -> None:
 
     assert names(found)[0] == "ComfyUI p29 p0"
     assert not found.complete
+
+
+def test_memory_has_an_end() -> None:
+    """Any lock is answered with little memory, however many packages ask for one another."""
+    everybody = [f"p{number}" for number in range(300)]
+    far = {f"q{number}": [f"q{number + 1}"] for number in range(1000)}
+    circle = {name: [*everybody, "node"] for name in everybody}
+    locked = lock({**far, "q1000": ["p0"], **circle})
+    tracemalloc.start()
+    try:
+        found = reason(locked, "q0")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert not found.complete
+    assert len(found.chains[0]) == 1003
+    assert peak < 64 << 20
 
 
 _ROOTS = ["ComfyUI", "node", "python_packages"]

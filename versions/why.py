@@ -22,8 +22,11 @@ _PACKAGES = "python_packages"
 #: anybody could read.
 LIMIT = 1000
 
-#: Beginnings of chains that are looked at for them: in circles most of them lead nowhere.
-_LOOKED_AT = 20_000
+#: How much is kept of chains that are not whole yet, in links: in circles most of them lead
+#: nowhere.
+_KEPT = 2_000_000
+#: What one costs besides its links.
+_COST = 10
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -77,21 +80,22 @@ def _chains(
 ) -> tuple[tuple[tuple[Link, ...], ...], bool]:
     """The chains to a package, the shortest first, and whether these are all."""
     distances = _distances(known, roots)
+    links = {name: Link("package", name, known[name].version) for name in distances}
     found: list[tuple[Link, ...]] = []
     # Looked at next is what can become the shortest chain; of equal ones what is one already.
     waiting: list[tuple[int, bool, tuple[str, ...]]] = []
     if package in distances:
         waiting.append((distances[package], True, (package,)))
-    for _ in range(_LOOKED_AT):
-        if not waiting or len(found) == LIMIT:
-            break
+    kept = 0
+    while waiting and len(found) < LIMIT and kept < _KEPT:
         _, unfinished, path = heapq.heappop(waiting)
         if not unfinished:
-            packages = (Link("package", name, known[name].version) for name in path[1:])
-            found.append((Link(roots[path[0]], path[0]), *packages))
+            root = Link(roots[path[0]], path[0])
+            found.append((root, *(links[name] for name in path[1:])))
             continue
         for requirer in dict.fromkeys(known[path[0]].required_by):
             name = canonicalize_name(requirer)
+            kept += len(path) + _COST
             if requirer in roots:
                 heapq.heappush(waiting, (len(path), False, (requirer, *path)))
             elif name in distances and name not in path:

@@ -47,7 +47,9 @@ def run(arguments: list[str]) -> int:
     }
     lines = [f"{name} {found.wheel.version}", _origin(found.wheel), ""]
     lines += [" → ".join(map(_link, chain)) for chain in found.chains]
-    if not found.chains:
+    if not found.chains and not found.complete:
+        lines.append("it is needed through more packages than can be told")
+    elif not found.chains:
         lines.append("neither the core nor a node nor python_packages needs it")
         if found.wheel.required_by:
             lines.append(f"it is named by: {', '.join(found.wheel.required_by)}")
