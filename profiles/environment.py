@@ -19,6 +19,8 @@ in which nothing can be a library or program.
 import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from glob import escape
 from typing import NamedTuple, TypeGuard
 
 from cvs.profiles import native, pip_shim
@@ -81,6 +83,7 @@ def ensure(
     progress: Progress = SILENT,
     *,
     provided: Sequence[str] = (),
+    overlaps: Sequence[str] = (),
 ) -> Environment:
     """The environment of a wheel set, made if it is not there.
 
@@ -92,6 +95,7 @@ def ensure(
         local_root: a folder on a disk of this host.
         provided: requirements that the interpreter meets by itself. With any, the environment sees
             the interpreter's own packages behind those of the set.
+        overlaps: as `plan`.
 
     Raises:
         InputError: the interpreter does not fit or lacks what it should provide, or two wheels
@@ -105,6 +109,7 @@ def ensure(
     key = refs.key(
         *(str(LAYOUT), wheel_set, probe.executable, probe.version, store.volume.root),
         *(["provided"] if provided else []),
+        *(["overlaps", *overlaps] if overlaps else []),
     )
     made = Environment(
         os.path.join(parent, key[:32]), os.path.join(parent, key[:32], "bin", "python")
@@ -120,7 +125,8 @@ def ensure(
             entry: trees.get(entry) or os.path.join(store.path(entry), document.name)
             for entry, document in documents.items()
         }
-        files = plan(documents, roots, ".".join(probe.version.split(".")[:2]))
+        minor = ".".join(probe.version.split(".")[:2])
+        files = plan(documents, roots, minor, overlaps=overlaps)
         alone = frozenset(
             document.name
             for entry, document in documents.items()
@@ -188,13 +194,20 @@ def members(store: Store, wheel_set: EntryId) -> dict[EntryId, manifest.TreeMani
 
 
 def plan(
-    documents: Mapping[EntryId, manifest.TreeManifest], roots: Mapping[EntryId, str], minor: str
+    documents: Mapping[EntryId, manifest.TreeManifest],
+    roots: Mapping[EntryId, str],
+    minor: str,
+    *,
+    overlaps: Sequence[str] = (),
 ) -> dict[str, _Origin]:
     """What an environment consists of: path in it → file of a wheel.
 
     Args:
         documents: the manifests of its wheels.
         roots: the absolute paths of their trees.
+        overlaps: patterns of paths, `bin/*` or `site-packages/cv2/*`, where `*` stands for any
+            text: there the wheel that is first by name has its file and the others do not. The
+            bytecode of a module goes with it.
 
     Raises:
         InputError: as `ensure`.
@@ -202,6 +215,7 @@ def plan(
     packages = f"lib/python{minor}/site-packages"
     reserved = {"bin/python", "bin/python3", f"bin/python{minor}", "pyvenv.cfg", MARKER}
     found: dict[str, _Origin] = {}
+    lost: set[tuple[str, str]] = set()
     wheels = sorted((document.name, entry) for entry, document in documents.items())
     for name, entry in wheels:
         root, document = roots[entry], documents[entry]
@@ -213,11 +227,21 @@ def plan(
             path = raw if len(inside) == len(raw) else f"{packages}/{inside}"
             origin = _Origin(node, raw, root, name)
             other = found.setdefault(path, origin)
-            if other is not origin and not (_alike(other.node, node) or _is_clutter(inside)):
-                raise _clash(path, other.wheel, name)
+            if other is origin or _alike(other.node, node) or _is_clutter(inside):
+                continue
+            short = path if path == raw else f"site-packages/{inside}"
+            if not _may_overlap(short, overlaps):
+                module = _module(path)
+                raise _clash(module or path, other.wheel, name, _module(short) or short)
+            lost.add((path, name))
     for path in sorted(reserved.intersection(found)):
         raise InputError(f"{found[path].wheel} has the file {path}, which every environment has")
     _check_folders(found)
+    for path, origin in found.items() if lost else ():
+        module = _module(path)
+        if (module, origin.wheel) in lost:
+            # Python would run this bytecode in place of the module that stays.
+            raise _clash(module, found[module].wheel, origin.wheel)
     return found
 
 
@@ -282,14 +306,30 @@ def _is_clutter(inside: str) -> bool:
     return top.lower() in CLUTTER if slash else not top.endswith((".py", ".pth", ".so"))
 
 
-def _clash(path: str, first: str, second: str) -> InputError:
+def _may_overlap(path: str, overlaps: Sequence[str]) -> bool:
+    """Whether a file, or the module that it is the bytecode of, lies where wheels may differ."""
+    paths = (path, _module(path))
+    return any(fnmatchcase(one, pattern) for one in paths for pattern in overlaps)
+
+
+def _module(path: str) -> str:
+    """The module that a file is the bytecode of; "" for any other file."""
+    folder, _, name = path.rpartition("/")
+    stem = name.removesuffix(".pyc").rpartition(".")[0]
+    if not name.endswith(".pyc") or not stem or not folder.endswith("/__pycache__"):
+        return ""
+    return f"{_parent(folder)}/{stem}.py"
+
+
+def _clash(path: str, first: str, second: str, short: str = "") -> InputError:
     # Of the builds of OpenCV the headless one runs everywhere, the other needs libGL.
     left_out = second if "headless" in first else first
     package = left_out.rsplit("-", 2)[0]
     return InputError(
         f"the wheels {first} and {second} have different files in one place: {path}",
         hint=f"only one of them can be there; without {package}, in the spec: "
-        f'"python": {{"overrides": ["{package}; python_version < \'3\'"]}}',
+        f'"python": {{"overrides": ["{package}; python_version < \'3\'"]}}'
+        + (f'; or both with the file of {first}: "overlaps": ["{escape(short)}"]' if short else ""),
     )
 
 

@@ -161,6 +161,7 @@ def _publish(
         target.local_root,
         progress,
         provided=wanted.provided,
+        overlaps=wanted.overlaps,
     )
     if target.trial is not None:
         trial.ensure(
@@ -272,6 +273,7 @@ def _record(store: Store, spec: Spec, lock: Lock, wheel_set: EntryId) -> Record:
         links=tuple(sorted(links, key=lambda place: place.path)),
         lock=blake3(locks.encode(lock)).hexdigest(),
         provided=lock.python.provided,
+        overlaps=spec.python.overlaps,
     )
 
 

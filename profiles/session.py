@@ -93,6 +93,7 @@ def open_session(
             local_root,
             progress,
             provided=record.provided,
+            overlaps=record.overlaps,
         )
         core = next(place.target for place in record.links if not place.path)
         databases = os.path.join(local_root, "databases")

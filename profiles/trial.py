@@ -92,7 +92,11 @@ def ensure(
         RunError: ComfyUI does not start.
     """
     core = next(place.target for place in record.links if not place.path)
-    key = refs.key(core, record.wheel_set, lock.python.interpreter.abi)
+    more = [*record.provided, "overlaps", *record.overlaps]
+    key = refs.key(
+        *(core, record.wheel_set, lock.python.interpreter.abi),
+        *(more if record.provided or record.overlaps else []),
+    )
     note = os.path.join(store.volume.refs, _KIND, key)
     with contextlib.suppress(OSError):
         if os.readlink(note) == _STANDS:

@@ -48,6 +48,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """BLAKE3 of the lock's bytes; advice."""
     provided: tuple[str, ...] = ()
     """What of Python's packages is no entry, since the image's interpreter has it."""
+    overlaps: tuple[str, ...] = ()
+    """Patterns of paths where wheels of the set may have different files."""
 
     def same_content(self, other: "Record") -> bool:
         """Whether a view and environment of both would be the same."""
@@ -55,7 +57,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def _content(self) -> tuple[object, ...]:
-        return (self.entries, self.links, self.wheel_set, self.interpreter, self.provided)
+        python = (self.wheel_set, self.interpreter, self.provided, self.overlaps)
+        return (self.entries, self.links, *python)
 
 
 class _Head(msgspec.Struct):

@@ -6,7 +6,9 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import bases
 import pytest
+import wheelmaker
 from world import CAME_AND_WENT, DEMO, OLD, PATIENCE, World, files_of
 
 from cvs.store import leases
@@ -272,6 +274,52 @@ def test_python_package(realized: World) -> None:
     assert old["parts"]["python"] != new["parts"]["python"]
     assert new["python"]["wheels"][0]["required_by"] != ["ComfyUI"]
     assert counts(realized) == [1], "the same wheels are the same closure"
+
+
+def test_overlaps(realized: World) -> None:
+    """A clash leaves the version as it is; where wheels may overlap, what is run has the first."""
+    for name in ("left", "right"):
+        wheelmaker.make(str(realized.wheels), name, "1", {"both.py": f"X = {name!r}\n"})
+    realized.spec(python_packages=["left", "right"])
+    refused = realized.cvs("realize", "demo", *realized.local)
+    lock = realized.lock()
+    assert (refused.code, counts(realized)) == (2, [1])
+    assert refused.err.startswith("error: the wheels left-1-")
+    assert '"overlaps": ["site-packages/both.py"]' in refused.err
+
+    realized.spec(python_packages=["left", "right"], python={"overlaps": ["site-packages/both.py"]})
+    realized.realize()
+
+    assert (realized.lock(), counts(realized)) == (lock, [1, 2])
+    shutil.rmtree(realized.local_root)
+    (realized.versions / "demo.json").unlink()
+    ran = realized.process("exec", "demo", "--", "python", "-c", "import both; print(both.X)")
+    assert (ran.code, ran.out) == (0, "left\n"), "a machine with neither spec nor environment"
+
+
+def test_provided(world: World) -> None:
+    """What the image has is not locked; without it nothing is realized and nothing runs."""
+    python = bases.make(world.folder / "image")
+    world.spec(python_packages=["torch"], python={"provided": ["torch>=2.7"]})
+    arguments = ("realize", "demo", *world.local)
+    refused = world.cvs(*arguments, COMFY_PYTHON=python)
+    assert (refused.code, counts(world)) == (2, [])
+    assert refused.err.startswith(
+        f"error: the spec says that the image provides torch>=2.7; {python} has no torch\n"
+    )
+
+    bases.install(bases.packages(python), "torch", "2.7.1")
+    world.ok(*arguments, COMFY_PYTHON=python)
+
+    assert world.lock()["python"]["provided"] == ["torch>=2.7"]
+    assert "torch" not in [wheel["name"] for wheel in world.lock()["python"]["wheels"]]
+    command = ("exec", "demo", "--", "python", "-c", "import torch; print(torch.WHERE)")
+    ran = world.process(*command, COMFY_PYTHON=python)
+    assert (ran.code, ran.out) == (0, "image\n")
+    shutil.rmtree(bases.packages(python) / "torch-2.7.1.dist-info")
+    ran = world.process(*command, COMFY_PYTHON=python)
+    assert (ran.code, ran.out) == (2, "")
+    assert "has no torch" in ran.err
 
 
 # --dry-run, --locked, --lock-file

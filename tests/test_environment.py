@@ -301,6 +301,52 @@ def test_two_files_in_one_place_are_an_error_that_names_both(
         f"{SITE}/cv2/__init__.py"
     )
     assert caught.value.hint is not None
+    assert '"overrides": ["left; python_version < ' in caught.value.hint
+    assert caught.value.hint.endswith('"overlaps": ["site-packages/cv2/__init__.py"]')
+
+
+def test_where_wheels_may_overlap_the_first_by_name_stays(
+    store: Store, made: Made, tmp_path: Path
+) -> None:
+    """Each module with its own bytecode; the environment of another list is another one."""
+    scripts = {"bin-1.data/scripts/run.py": "#!python\nprint('bin')\n"}
+    wheel_set = made(
+        bin=scripts,
+        left={"cv2/__init__.py": "X = 'left'\n", "cv2/data.txt": "left", "cv2/l.py": ""},
+        right={"cv2/__init__.py": "X = 'right'\n", "cv2/data.txt": "right", "cv2/r.py": ""},
+        z={"z-1.data/scripts/run.py": "#!python\nprint('z')\n"},
+    )
+
+    def ensure(*overlaps: str) -> Environment:
+        return environment.ensure(
+            store, wheel_set, PROBE.interpreter, PYTHON, str(tmp_path), overlaps=overlaps
+        )
+
+    every = ensure("site-packages/cv2/*", "bin/*.py")
+    exact = ensure("site-packages/cv2/__init__.py", "site-packages/cv2/data.txt", "bin/run.py")
+
+    assert every.path != exact.path
+    for env in (every, exact):
+        code = "import cv2, cv2.l, cv2.r; print(cv2.X, cv2.__cached__ is not None)"
+        assert _run(env, "-c", code) == "left True"
+        assert (Path(env.path) / SITE / "cv2/data.txt").read_text() == "left"
+        assert _run(env, f"{env.path}/bin/run.py") == "bin"
+    for some in (["site-packages/cv2/*"], ["site-packages/cv2/d*", "bin/*"], ["cv2/*", "bin/*"]):
+        with pytest.raises(InputError, match="have different files in one place"):
+            ensure(*some)
+
+
+def test_bytecode_of_a_module_that_does_not_stay_is_refused(
+    store: Store, made: Made, tmp_path: Path
+) -> None:
+    """Python takes it for that of the module that stays, which has none: it does not compile."""
+    wheel_set = made(left={"m.py": "print 'two'\n"}, right={"m.py": "X = 3\n"})
+
+    with pytest.raises(InputError, match=rf"in one place: {SITE}/m\.py$") as caught:
+        environment.ensure(
+            store, wheel_set, PROBE.interpreter, PYTHON, str(tmp_path), overlaps=("*",)
+        )
+    assert "overlaps" not in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,41 @@ def test_manifests(data: bytes) -> None:
         assert (again, manifest.identity(again)) == (found, manifest.identity(found))
 
 
+#: A sound pack of two files, the larger of which is in more than one frame.
+_PACKED = {b"a": b"x = 1\n" * 30, b"b/c": bytes(range(256)) * 9000}
+
+
+@given(st.data())
+@_IN_A_FOLDER
+def test_packs(store: Store, data: st.DataObject) -> None:
+    """A pack gives the bytes of the tree's files, or says which it has not."""
+    with nothing_else_touched(store) as ground:
+        document, whole = packed(ground)
+        path = ground / "changed.pack"
+        path.write_bytes(data.draw(broken(whole)))
+        opened = taken(lambda: pack.Pack(str(path), document))
+        if opened is None:
+            return
+        with opened:
+            for extent in pack.layout(document):
+                found = taken(lambda extent=extent: b"".join(opened.read(extent)))
+                is_right = found == _PACKED[extent.path]
+                assert is_right == (list(opened.faults([extent])) == [])
+
+
+def packed(ground: Path) -> tuple[manifest.TreeManifest, bytes]:
+    """A manifest and its pack."""
+    with Stage(str(ground), synced=False) as stage:
+        writer = stage.tree("t")
+        for path, content in _PACKED.items():
+            writer.write(path, content)
+        staged = writer.finish()
+        assert isinstance(staged.manifest, manifest.TreeManifest)
+        whole = ground / "whole.pack"
+        pack.write(staged.manifest, f"{staged.folder}/t", str(whole), synced=False)
+    return staged.manifest, whole.read_bytes()
+
+
 _RECORD = {
     **msgspec.to_builtins(locks.record()),
     "links": [["", f"{'1' * 64}/a"], ["models/b/c", f"{'2' * 64}/content.gguf", True]],
@@ -170,6 +205,10 @@ _SPEC: dict[str, Any] = {
         "extra_index_urls": ["https://e.org"],
         "find_links": ["wheels"],
         "overrides": ["a==1"],
+        "torch_backend": "cpu",
+        "no_build": True,
+        "provided": ["torch>=2.7"],
+        "overlaps": ["bin/*"],
     },
 }
 

@@ -44,6 +44,7 @@ _records = st.builds(
     ),
     lock=_text,
     provided=st.lists(_text, max_size=2).map(tuple),
+    overlaps=st.lists(_text, max_size=2).map(tuple),
 )
 
 
@@ -92,7 +93,7 @@ def test_a_newer_record(tmp_path: Path) -> None:
 def test_a_record_of_before_has_less(tmp_path: Path) -> None:
     """One without what came later is read and means the same as one with nothing in it."""
     older = msgspec.to_builtins(locks.record())
-    del older["provided"]
+    del older["provided"], older["overlaps"]
 
     assert read(write(tmp_path, msgspec.json.encode(older))) == locks.record()
 
@@ -162,6 +163,7 @@ def test_unknown_fields(tmp_path: Path) -> None:
         ({"wheel_set": locks.entry(8)}, False),
         ({"interpreter": {}}, False),
         ({"provided": ("torch",)}, False),
+        ({"overlaps": ("bin/*",)}, False),
         ({"links": (*locks.record().links[:1], Place("custom_nodes/n", "x", True))}, False),
     ],
 )

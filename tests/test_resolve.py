@@ -237,6 +237,7 @@ def test_without_a_lock_all_is_stale() -> None:
         {"python": {}},
         {"python": {"find_links": []}},
         {"python": {"no_build": True}},
+        {"python": {"overlaps": ["bin/*"]}},
     ],
 )
 def test_what_never_makes_stale(

@@ -26,6 +26,7 @@ NOT_A_COMMIT = " is not a full commit of 40 hexadecimal digits"
 NO_MEANING = " holds a variable or escape that has no meaning here"
 NOT_SHA256 = " is not sha256:<64 hexadecimal digits>"
 NOT_A_DATE = " is not a date, 'core' or 'none'"
+NO_PATH = " cannot be the path of a file of a wheel"
 
 
 def document(**fields: Any) -> dict[str, Any]:
@@ -591,6 +592,13 @@ def test_packages_that_are_none(text: str) -> None:
             {"overrides": ["b", "a<2"], "provided": ["a"]},
             "overrides[1]: provided[0] names a as well",
         ),
+        ({"overlaps": ["bin/*", ""]}, "overlaps[1]: '' cannot be used"),
+        ({"overlaps": ["/bin/x"]}, "overlaps[0]: '/bin/x'" + NO_PATH),
+        ({"overlaps": ["bin/../x"]}, "overlaps[0]: 'bin/../x'" + NO_PATH),
+        (
+            {"overlaps": ["lib/python3.11/site-packages/a.py"]},
+            "overlaps[0]: 'lib/python3.11/site-packages/a.py'" + NO_PATH,
+        ),
         ({"no_build": "yes"}, "no_build: expected true or false, got text"),
         ({"exclude_new": "core"}, None),
     ],
@@ -744,6 +752,7 @@ _SPEC = st.fixed_dictionaries(
             torch_backend=_TEXT,
             no_build=st.booleans(),
             provided=st.lists(_TEXT, max_size=2),
+            overlaps=st.lists(_TEXT, max_size=2),
         ),
     },
 )

@@ -51,7 +51,7 @@ def stale(spec: Spec, lock: Lock | None) -> list[str]:
 #: stays fresh for a spec without them.
 _LATER = ("torch_backend", "provided")
 #: Those that have no say in which wheels are chosen.
-_INDIFFERENT = ("no_build",)
+_INDIFFERENT = ("no_build", "overlaps")
 
 
 def parts(spec: Spec) -> Parts:

@@ -91,6 +91,8 @@ class PythonSettings(_Document, frozen=True):
     """Nothing is built; what has no wheel is refused by name. So it is without it, for now."""
     provided: tuple[str, ...] = ()
     """Requirements that the image's own interpreter meets: `torch>=2.7`. Not locked, not stored."""
+    overlaps: tuple[str, ...] = ()
+    """Patterns of paths (`site-packages/cv2/*`) where wheels may have different files."""
 
 
 class _RawOptions(_Document, frozen=True):
@@ -366,10 +368,12 @@ def _python(raw: PythonSettings, file: str) -> PythonSettings:
         _index(raw.index_url, f"{where}.index_url")
     for index, url in enumerate(raw.extra_index_urls):
         _index(url, f"{where}.extra_index_urls[{index}]")
-    for field in ("find_links", "overrides", "constraints", "provided"):
+    for field in ("find_links", "overrides", "constraints", "provided", "overlaps"):
         for index, text in enumerate(getattr(raw, field)):
             _text(text, f"{where}.{field}[{index}]")
     _provided(raw, where)
+    for index, pattern in enumerate(raw.overlaps):
+        _overlap(pattern, f"{where}.overlaps[{index}]")
     if raw.torch_backend is not None and raw.torch_backend not in TORCH_BACKENDS:
         raise InputError(
             f"{where}.torch_backend: {shown(raw.torch_backend)} is not known",
@@ -410,6 +414,15 @@ def _provided(raw: PythonSettings, where: str) -> None:
                 raise InputError(f"{where}.{place}: {places[name]} names {name} as well")
             if field == "provided":
                 places[name] = place
+
+
+def _overlap(pattern: str, where: str) -> None:
+    """Refuses a pattern that can be that of no path of a wheel."""
+    if pattern.startswith(("/", "~", "lib/python")) or ".." in pattern.split("/"):
+        raise InputError(
+            f"{where}: {shown(pattern)} cannot be the path of a file of a wheel",
+            hint="it is like 'site-packages/cv2/*' or 'bin/convert.py'",
+        )
 
 
 def _is_date(text: str) -> bool:
