@@ -279,6 +279,9 @@ def test_a_generation_of_the_same_lock() -> None:
     for other in ({}, {wheels[0].sha256: locks.entry(8)}):
         found = only(lock_diff.compare(realized, lock_diff.as_realized(lock, record, other)))
         assert (found.name, found.fields) == ("cvs-demo", ("entry",))
+    provided = replace(lock, python=replace(lock.python, provided=("torch",)))
+    found = only(lock_diff.compare(realized, lock_diff.as_realized(provided, record, stored)))
+    assert found.fields == ("provided",)
     without = lock_diff.as_realized(lock, record, stored, models=False)
     gone = only(lock_diff.compare(realized, without))
     assert (gone.what, gone.name) == ("removed", model.path)

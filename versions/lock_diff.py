@@ -146,6 +146,7 @@ def realized(record: Record, names: Mapping[EntryId, str | None]) -> Contents:
         core=core,
         nodes=tuple(nodes),
         interpreter=dict(record.interpreter),
+        python={"provided": record.provided},
         packages=tuple(
             {**_of_tree(name or f"{entry}--"), "entry": entry} for entry, name in names.items()
         ),
@@ -169,6 +170,7 @@ def as_realized(
         nodes=tuple({"name": node.name, "entry": node.entry} for node in lock.nodes),
         # A record that was written before there was a field says nothing of it.
         interpreter={name: interpreter.get(name) for name in record.interpreter},
+        python={"provided": lock.python.provided},
         packages=tuple(
             {**_of_tree(tree_name(one.file, abi)[1]), "entry": stored.get(one.sha256)}
             for one in lock.python.wheels
