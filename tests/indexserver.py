@@ -4,6 +4,8 @@ import base64
 import json
 import os
 import re
+import ssl
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -24,12 +26,15 @@ class IndexServer:
         mode: what goes wrong, if anything.
         user: `name:password` that every request must bear; None for nobody.
         paths: what was asked for, in order.
+        certified: as a proxy, what it answers with in the place of the host that is asked for;
+            None for no proxy.
     """
 
     def __init__(self) -> None:
         self.mode: Mode = "ok"
         self.user: str | None = None
         self.paths: list[str] = []
+        self.certified: ssl.SSLContext | None = None
         self._wheels: dict[str, dict[str, tuple[str, str | None]]] = {}
         handler = type("Handler", (_Handler,), {"index": self})
         self._server = _Server(("127.0.0.1", 0), handler)
@@ -110,6 +115,22 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
+    def do_CONNECT(self) -> None:
+        """Becomes the host that a client of this proxy wants."""
+        if self.index.certified is None:
+            self._answer(405, b"")
+            return
+        self.send_response(200)
+        self.end_headers()
+        self.rfile.close()
+        self.connection = self.index.certified.wrap_socket(self.connection, server_side=True)
+        self.rfile = self.connection.makefile("rb")
+        self.wfile = self.connection.makefile("wb", 0)
+
+    def finish(self) -> None:
+        super().finish()
+        self.connection.close()
+
     def do_GET(self) -> None:
         index = self.index
         index.paths.append(self.path)
@@ -118,11 +139,10 @@ class _Handler(BaseHTTPRequestHandler):
             if self.headers.get("Authorization") != wanted:
                 self._answer(401, b"", {"WWW-Authenticate": 'Basic realm="index"'})
                 return
-        page = re.fullmatch(r"/simple/([^/]+)/?", self.path)
-        if page:
+        if file := re.match(r"(?:/whl)?/files/(.+)", self.path):
+            self._file(file[1].replace("%2B", "+"))
+        elif page := re.fullmatch(r"/(?:simple|whl/[a-z0-9.]+)/([^/]+)/?", self.path):
             self._page(page[1])
-        elif self.path.startswith("/files/"):
-            self._file(self.path.removeprefix("/files/").replace("%2B", "+"))
         else:
             self._answer(404, b"")
 
@@ -168,3 +188,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def certified(folder: str, host: str) -> ssl.SSLContext:
+    """What a server of that name answers with; nobody trusts who vouches for it."""
+    key, certificate = os.path.join(folder, "key"), os.path.join(folder, "certificate")
+    command = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "2"]
+    command += ["-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context

@@ -1,6 +1,7 @@
 """Resolving through the real uv, against an index on this host."""
 
 import os
+import shutil
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import wheelmaker
-from indexserver import IndexServer, Mode
+from indexserver import IndexServer, Mode, certified
 
 from cvs.store.errors import CvsError, InputError, OfflineError, SourceError
 from cvs.versions import interpreter, python, requirements
@@ -450,6 +451,35 @@ def test_a_backend_of_torch_is_pytorchs_index(
         SourceError, match=r"^the package index at download\.pytorch\.org cannot be reached"
     ):
         _resolve(index, _wanted(N="torch"), torch_backend="cpu")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
+def test_torch_is_locked_from_pytorchs_index(
+    index: IndexServer, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its wheels have no dates and are taken all the same; the lock says which index has them.
+
+    A proxy on this host stands in for download.pytorch.org.
+    """
+    index.add(wheelmaker.make(folder, "numpy", "1"), "2026-01-01T00:00:00Z")
+    index.add(wheelmaker.make(folder, "torch", "9"), "2026-01-01T00:00:00Z")
+    monkeypatch.setenv("UV_INSECURE_HOST", "download.pytorch.org")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with IndexServer() as pytorch:
+        pytorch.certified = certified(str(tmp_path), "download.pytorch.org")
+        path = wheelmaker.make(folder, "torch", "2.7.0+cu128", requires=["numpy"])
+        pytorch.add(path, None)
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{pytorch.host}")
+        locked = _resolve(
+            index, _wanted(N="torch"), torch_backend="cu128", exclude_newer="2026-02-01"
+        )
+
+    numpy, torch = locked.wheels
+    assert (numpy.version, numpy.index) == ("1", index.url)
+    assert (torch.version, torch.uploaded) == ("2.7.0+cu128", None)
+    assert torch.index == "https://download.pytorch.org/whl/cu128"
+    assert torch.url.startswith("https://download.pytorch.org/whl/")
+    assert torch.sha256 == wheelmaker.sha256(path)
 
 
 def test_a_backend_of_torch_does_without_a_connection(folder: str) -> None:
