@@ -65,6 +65,20 @@ def test_once_on_a_volume(world: World, starts: list[list[str]]) -> None:
     assert len(starts) == 2
 
 
+def test_what_lies_elsewhere_in_the_environment_is_tried(
+    world: World, starts: list[list[str]]
+) -> None:
+    """One wheel set gives several environments, by where its wheels may overlap."""
+    world.realize()
+    tried = len(starts)
+    world.spec(python={"overlaps": ["bin/*"]})
+    world.realize()
+    assert len(starts) == 2 * tried
+    world.realize()
+
+    assert len(starts) == 2 * tried
+
+
 def test_core_that_does_not_start(realized: World, starts: list[list[str]]) -> None:
     """One sentence with the import that failed and what may help, and the end of the log; the
     version stays as it was, the next realize tries again, and a core that starts is taken."""
