@@ -22,6 +22,27 @@ def _manifest(path: str) -> None:
     manifest.identity(manifest.decode(read_stored(path, manifest.SIZE_LIMIT), path))
 
 
+#: Bytes of the one file of the tree that packs are read for; all of them are zero.
+PACKED = 96 << 20
+
+
+def _pack(path: str) -> None:
+    from blake3 import blake3
+
+    from cvs.store import pack, tree
+    from cvs.store.errors import SourceError
+    from cvs.store.manifest import TreeManifest
+
+    digest = blake3()
+    for _ in range(PACKED >> 20):
+        digest.update(bytes(1 << 20))
+    nodes = (tree.File("a", PACKED, digest.hexdigest()),)
+    document = TreeManifest(format=1, name="t", size=PACKED, nodes=nodes)
+    with pack.Pack(path, document) as opened:
+        for _, what in opened.faults(pack.layout(document)):
+            raise SourceError(what)
+
+
 def _record(path: str) -> None:
     from cvs.store import record
 
@@ -76,6 +97,7 @@ def _commit(path: str) -> None:
 
 READERS: dict[str, Callable[[str], None]] = {
     "manifest": _manifest,
+    "pack": _pack,
     "record": _record,
     "document": _document,
     "lock": _lock,

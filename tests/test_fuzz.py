@@ -5,6 +5,7 @@ and nothing is written but an entry that was published.
 """
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -25,10 +26,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import names
 
-from cvs.store import document, fs, manifest, record, tree
+from cvs.store import document, fs, manifest, pack, record, tree
 from cvs.store.entries import Store
 from cvs.store.errors import CvsError
-from cvs.store.stage import TreeWriter
+from cvs.store.stage import Stage, TreeWriter
 from cvs.store.volume import Volume
 from cvs.versions import git, interpreter, lfs, lock, requirements, spec, submodules, wheel
 from cvs.versions.repository import parse
@@ -118,31 +119,35 @@ _PACKED = {b"a": b"x = 1\n" * 30, b"b/c": bytes(range(256)) * 9000}
 
 @given(st.data())
 @_IN_A_FOLDER
-def test_packs(store: Store, data: st.DataObject) -> None:
+def test_packs(memory: Path, data: st.DataObject) -> None:
     """A pack gives the bytes of the tree's files, or says which it has not."""
-    with nothing_else_touched(store) as ground:
-        document, whole = packed(ground)
-        path = ground / "changed.pack"
-        path.write_bytes(data.draw(broken(whole)))
-        opened = taken(lambda: pack.Pack(str(path), document))
-        if opened is None:
-            return
-        with opened:
-            for extent in pack.layout(document):
-                found = taken(lambda extent=extent: b"".join(opened.read(extent)))
-                is_right = found == _PACKED[extent.path]
-                assert is_right == (list(opened.faults([extent])) == [])
+    document, whole = packed(memory)
+    path = memory / "changed.pack"
+    path.write_bytes(data.draw(mutations.broken(whole)))
+    opened = taken(lambda: pack.Pack(str(path), document))
+    if opened is None:
+        return
+    with opened:
+        for extent in pack.layout(document):
+            found = taken(functools.partial(read_whole, opened, extent))
+            assert (found == _PACKED[extent.path]) == (list(opened.faults([extent])) == [])
 
 
-def packed(ground: Path) -> tuple[manifest.TreeManifest, bytes]:
+def read_whole(opened: pack.Pack, extent: pack.Extent) -> bytes:
+    """The bytes of a file of a pack."""
+    return b"".join(opened.read(extent))
+
+
+@functools.cache
+def packed(folder: Path) -> tuple[manifest.TreeManifest, bytes]:
     """A manifest and its pack."""
-    with Stage(str(ground), synced=False) as stage:
+    with Stage(str(folder), synced=False) as stage:
         writer = stage.tree("t")
         for path, content in _PACKED.items():
             writer.write(path, content)
         staged = writer.finish()
         assert isinstance(staged.manifest, manifest.TreeManifest)
-        whole = ground / "whole.pack"
+        whole = folder / "whole.pack"
         pack.write(staged.manifest, f"{staged.folder}/t", str(whole), synced=False)
     return staged.manifest, whole.read_bytes()
 

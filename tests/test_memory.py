@@ -6,6 +6,7 @@ limits, and those that are made to be large before they can be judged.
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import hostile_memory
 import locks
 import pytest
+import zstandard
 from gitserver import Source, modules, submodule
 from hostile_documents import ONE, SPEC, changed
 from msgspec.structs import replace
@@ -86,6 +88,42 @@ _DOCUMENTS = [
     Bomb("words.yaml", lambda: b"a " * (_MIB // 2), None, nightly=True),
     Bomb("characters.yaml", lambda: _SMILE + b"x" * (_MIB - 4), None, nightly=True),
     Bomb("100 MB.yaml", lambda: b"#" * 100_000_000, "is larger than 16 MiB"),
+]
+
+
+def _pack(frames: list[tuple[bytes, int]]) -> bytes:
+    """A pack of frames, with what the table says that they unpack to."""
+    table = b"".join(struct.pack("<II", len(data), size) for data, size in frames)
+    head = struct.pack("<II", 0x184D2A5E, len(table) + 9)
+    foot = struct.pack("<IBI", len(frames), 0, 0x8F92EAB1)
+    return b"".join(data for data, _ in frames) + head + table + foot
+
+
+def _zeros(size: int, *, is_told: bool = True) -> bytes:
+    """A frame of zeros, with or without its size in its header."""
+    parameters = zstandard.ZstdCompressor(level=1, write_content_size=is_told)
+    return parameters.compress(bytes(size))
+
+
+def _told(size: int) -> bytes:
+    """A frame whose header says any size."""
+    return b"\x28\xb5\x2f\xfd\xe0" + struct.pack("<Q", size) + b"\x01\0\0"
+
+
+_FRAME = 16 * _MIB
+
+_PACKS = [
+    Bomb("the largest frames", lambda: _pack([(_zeros(_FRAME), _FRAME)] * 6), None),
+    Bomb("a frame too large", lambda: _pack([(_zeros(6 * _FRAME), 6 * _FRAME)]), "has a frame of"),
+    Bomb("a frame of a terabyte", lambda: _pack([(_told(1 << 40), _FRAME)] * 6), "instead of"),
+    Bomb(
+        "frames that do not say that they are larger",
+        lambda: _pack([(_zeros(20 * _FRAME, is_told=False), _FRAME)] * 6),
+        "cannot be unpacked",
+    ),
+    Bomb("as many frames as may be", lambda: _pack([(b"", 192)] * (1 << 19)), "cannot be unpacked"),
+    Bomb("a frame too many", lambda: _pack([(b"", 192)] * ((1 << 19) + 1)), "cannot be"),
+    Bomb("no table", lambda: bytes(100_000_000), "has no table"),
 ]
 
 
@@ -203,6 +241,7 @@ _COMMITS: list[Bomb] = [
 
 BOMBS: dict[str, list[Bomb]] = {
     "manifest": _MANIFESTS,
+    "pack": _PACKS,
     "record": _RECORDS,
     "document": _DOCUMENTS,
     "lock": _LOCKS,
