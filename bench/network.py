@@ -47,7 +47,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="cvs-bench-", dir=options.dir) as folder:
         case = Case(folder)
-        with MooseFS(Path(folder, "moosefs")) as moosefs:
+        servers = Path(folder, "moosefs")
+        servers.mkdir()
+        with MooseFS(servers) as moosefs:
             one, other = moosefs.mounts
             shutil.copytree(case.packed.volume.root, one / "cache", symlinks=True)
             store = Store(Volume(str(other / "cache")))
