@@ -14,7 +14,7 @@ from cvs.profiles import environment, process, realize, seal, state, view
 from cvs.profiles.generations import Profile
 from cvs.store import fs
 from cvs.store.entries import Store
-from cvs.store.errors import InputError
+from cvs.store.errors import InputError, StoreError
 from cvs.store.progress import Progress
 from cvs.store.record import Record
 from cvs.store.scratch import SHORT, Scratch, sweep
@@ -80,7 +80,7 @@ def open_session(
         folder = view.ensure(store, profile, number)
         own = state.prepare(store.volume, profile.version, models_dir)
         state.ensure_private(store, record)
-        locked = msgspec.convert(record.interpreter, Interpreter)
+        locked = _interpreter(record, number)
         found = interpreter.find(resolve.minor(locked), comfy_python)
         warning = interpreter.check(locked, interpreter.probe(found).interpreter)
         if warning:
@@ -125,6 +125,22 @@ def open_session(
             )
         finally:
             sealed.close()
+
+
+def _interpreter(record: Record, number: int) -> Interpreter:
+    """The interpreter that a generation was locked for.
+
+    Raises:
+        StoreError: what its record says of it is not understood.
+    """
+    try:
+        return msgspec.convert(record.interpreter, Interpreter)
+    except msgspec.ValidationError as error:
+        raise StoreError(
+            f"generation {number} of {record.version}: interpreter: {error}",
+            hint="update cvs if a newer one wrote it, or "
+            f"`cvs realize {record.version}` makes another generation",
+        ) from None
 
 
 def _scratch(local_root: str) -> Scratch:

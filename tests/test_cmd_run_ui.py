@@ -430,6 +430,21 @@ def test_exec_code(realized: World) -> None:
     assert realized.leases() == []
 
 
+def test_exec_of_a_newer_record(realized: World) -> None:
+    """What a newer cvs says of the interpreter is not guessed at."""
+    path = realized.cache / "profiles" / "demo" / "1.json"
+    data = json.loads(path.read_text())
+    data["interpreter"]["sanitizer"] = "none"
+    path.unlink()
+    path.write_text(json.dumps(data))
+    done = realized.cvs("exec", "demo", "--", "true")
+
+    assert (done.code, done.out) == (2, "")
+    assert "generation 1 of demo: interpreter: " in done.err
+    assert "sanitizer" in done.err
+    assert "update cvs" in done.err
+
+
 def test_exec_environment(realized: World) -> None:
     """It runs in the view, with the environment's Python, packages, scripts, and the spec's env."""
     realized.spec(env={"PAINT": "red"})
