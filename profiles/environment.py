@@ -29,7 +29,7 @@ from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import EntryMissing, InputError, IntegrityError, StoreError
 from cvs.store.progress import SILENT, Progress
-from cvs.store.scratch import Scratch, sweep
+from cvs.store.scratch import Scratch, put, sweep
 from cvs.versions import interpreter
 from cvs.versions.interpreter import Probe
 from cvs.versions.lock import Interpreter
@@ -141,7 +141,7 @@ def ensure(
                 [wheel_set, *sorted(trees)],
                 system=bool(provided),
             )
-            _put(scratch.folder, made.path)
+            put(scratch.folder, made.path, lambda: is_whole(made.path), _NEW)
     except OSError as error:
         raise StoreError(f"no environment can be made in {parent}: {error.strerror}") from None
     return made
@@ -156,21 +156,6 @@ def is_whole(path: str) -> bool:
         return False
     folder = os.path.join(os.path.dirname(path), _WHEELS)
     return all(unpacked.is_made(folder, EntryId(wheel)) for wheel in wheels)
-
-
-def _put(staged: str, path: str) -> None:
-    """Renames a new environment into place, unless another process was first."""
-    try:
-        fs.rename(staged, path)
-    except OSError:
-        if is_whole(path):
-            return
-        if not os.path.lexists(path):
-            raise
-        # What lies there lost its marker or a wheel: somebody began to delete it.
-        with Scratch(os.path.dirname(path), _NEW) as aside:
-            fs.rename(path, os.path.join(aside.folder, "old"))
-            fs.rename(staged, path)
 
 
 def members(store: Store, wheel_set: EntryId) -> dict[EntryId, manifest.TreeManifest]:

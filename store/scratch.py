@@ -15,6 +15,7 @@ import fcntl
 import itertools
 import os
 import re
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -98,6 +99,25 @@ class Scratch:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+
+
+def put(staged: str, path: str, is_whole: Callable[[], bool], prefix: str) -> None:
+    """Renames a folder that was made into place, unless another process was first.
+
+    Args:
+        is_whole: whether what lies at `path` is as good; else somebody began to remove it.
+        prefix: of scratch folders beside `path`.
+    """
+    try:
+        fs.rename(staged, path)
+    except OSError:
+        if is_whole():
+            return
+        if not os.path.lexists(path):
+            raise
+        with Scratch(os.path.dirname(path), prefix) as aside:
+            fs.rename(path, os.path.join(aside.folder, "old"))
+            fs.rename(staged, path)
 
 
 def sweep(parent: str, prefix: str = "") -> None:

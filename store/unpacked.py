@@ -19,7 +19,7 @@ from cvs.store.errors import IntegrityError, StoreError
 from cvs.store.manifest import TreeManifest
 from cvs.store.pack import Extent, Pack
 from cvs.store.progress import SILENT, Progress
-from cvs.store.scratch import Scratch, sweep
+from cvs.store.scratch import Scratch, put, sweep
 from cvs.store.workers import Advance
 
 #: The file of an unpacked tree that is written last; says when the machine had been started.
@@ -79,7 +79,7 @@ def ensure(
                 with Scratch(folder, _NEW) as scratch:
                     _unpack(store, some, packs, scratch.folder)
                     for entry, document in some.items():
-                        _put(os.path.join(scratch.folder, entry), os.path.join(folder, entry))
+                        _put(os.path.join(scratch.folder, entry), folder, entry)
                         task.advance(_files(document))
     return {entry: os.path.join(folder, entry, trees[entry].name) for entry in packs}
 
@@ -103,20 +103,9 @@ def _files(document: TreeManifest) -> int:
     return sum(isinstance(node, tree.File) for node in document.nodes)
 
 
-def _put(staged: str, path: str) -> None:
-    """Renames a tree into place, unless another process was first."""
+def _put(staged: str, folder: str, entry: EntryId) -> None:
     fs.write_file(os.path.join(staged, MARKER), _started().encode())
-    try:
-        fs.rename(staged, path)
-    except OSError:
-        if is_made(os.path.dirname(path), EntryId(os.path.basename(path))):
-            return
-        if not os.path.lexists(path):
-            raise
-        # Of before the machine was started anew, or somebody began to delete it.
-        with Scratch(os.path.dirname(path), _NEW) as aside:
-            fs.rename(path, os.path.join(aside.folder, "old"))
-            fs.rename(staged, path)
+    put(staged, os.path.join(folder, entry), lambda: is_made(folder, entry), _NEW)
 
 
 def _unpack(
