@@ -114,6 +114,7 @@ def ensure(
     made = Environment(
         os.path.join(parent, key[:32]), os.path.join(parent, key[:32], "bin", "python")
     )
+    unpacked.clean(os.path.join(parent, _WHEELS))
     if is_whole(made.path):
         return made
     documents = members(store, wheel_set)

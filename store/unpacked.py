@@ -70,7 +70,7 @@ def ensure(
     lacking = [entry for entry in packs if not is_made(folder, entry)]
     if lacking:
         fs.makedirs(folder)
-        sweep(folder, _NEW)
+        clean(folder)
         lacking.sort(key=lambda entry: (-trees[entry].size, entry))
         total = sum(_files(trees[entry]) for entry in lacking)
         with progress.task(f"unpacking {len(lacking)} packages", total, "items") as task:
@@ -82,6 +82,11 @@ def ensure(
                         _put(os.path.join(scratch.folder, entry), folder, entry)
                         task.advance(_files(document))
     return {entry: os.path.join(folder, entry, trees[entry].name) for entry in packs}
+
+
+def clean(folder: str) -> None:
+    """Removes what processes left that were killed: who goes on may lack no tree any more."""
+    sweep(folder, _NEW)
 
 
 def is_made(folder: str, entry: EntryId) -> bool:

@@ -22,7 +22,7 @@ Nothing inside holds an absolute path of the volume: it is mounted at different 
 
 import os
 
-from cvs.store import fs, reserve, scratch
+from cvs.store import fs, reserve, scratch, temporary
 from cvs.store.errors import StoreError
 
 #: The layouts that this code writes, by how the volume keeps wheels; a volume with a newer one is
@@ -136,8 +136,8 @@ class Volume:
         return int(number)
 
     def prepare(self) -> None:
-        """Makes the folders and the format file where they are missing, sweeps tmp/, and fills the
-        reserve.
+        """Makes the folders and the format file where they are missing, sweeps tmp/ and what this
+        host's own disk has of the kind, and fills the reserve.
 
         Raises:
             StoreError: as `check`.
@@ -146,6 +146,7 @@ class Volume:
         for name in FOLDERS:
             fs.makedirs(os.path.join(self.root, name))
         scratch.sweep(self.tmp)
+        temporary.sweep()
         if not self.exists():
             # Last, so that a volume with a format file is whole; two hosts write the same bytes.
             scratch.replace_file(

@@ -170,6 +170,17 @@ def test_its_name_covers_what_it_is_made_from(store: Store, made: Made, tmp_path
     assert os.listdir(os.path.join(one.path, SITE)) != os.listdir(os.path.join(two.path, SITE))
 
 
+def test_what_was_left_is_removed(store: Store, made: Made, tmp_path: Path) -> None:
+    """Also by who finds all that it needs."""
+    wheel_set = made(a={"a.py": ""})
+    _ensure(store, wheel_set, tmp_path)
+    wheels_folder = tmp_path / "environments" / "wheels"
+    wheels_folder.mkdir(exist_ok=True)
+    (wheels_folder / (".new-" + "0" * 32)).mkdir()
+    _ensure(store, wheel_set, tmp_path)
+    assert not list(wheels_folder.glob(".new-*"))
+
+
 def test_of_two_at_once_one_wins_and_both_have_it(
     store: Store, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
