@@ -23,7 +23,9 @@ from typing import IO, Self
 
 from cvs.profiles import child
 from cvs.profiles.seal import Seal
+from cvs.store import fs
 from cvs.store.errors import InputError, RunError
+from cvs.store.scratch import SHORT, Scratch, sweep
 
 #: Seconds that a ComfyUI which was told to end gets before the next, harder signal.
 GRACE_INTERRUPT = 10.0
@@ -97,6 +99,14 @@ def environment(
     variables["PYTHONUNBUFFERED"] = "1"
     variables.update(extra)
     return variables
+
+
+def scratch(local_root: str) -> Scratch:
+    """A folder on this host's own disk for the files of what runs, sockets among them."""
+    parent = os.path.join(local_root, "run")
+    fs.makedirs(parent)
+    sweep(parent)
+    return Scratch(parent, digits=SHORT)
 
 
 def arguments(

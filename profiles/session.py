@@ -17,7 +17,6 @@ from cvs.store.entries import Store
 from cvs.store.errors import InputError, StoreError
 from cvs.store.progress import Progress
 from cvs.store.record import Record
-from cvs.store.scratch import SHORT, Scratch, sweep
 from cvs.versions import interpreter, resolve
 from cvs.versions.lock import Interpreter
 
@@ -73,7 +72,7 @@ def open_session(
     record = profile.record(number)
     with (
         profile.lease(number) as lease,
-        _scratch(local_root) as held,
+        process.scratch(local_root) as held,
     ):
         lease.keep_alive()
         realize.check_entries(store, record)
@@ -141,14 +140,6 @@ def _interpreter(record: Record, number: int) -> Interpreter:
             hint="update cvs if a newer one wrote it, or "
             f"`cvs realize {record.version}` makes another generation",
         ) from None
-
-
-def _scratch(local_root: str) -> Scratch:
-    """A folder for the files of one session, sockets among them."""
-    parent = os.path.join(local_root, "run")
-    fs.makedirs(parent)
-    sweep(parent)
-    return Scratch(parent, digits=SHORT)
 
 
 #: Caches of libraries that nodes use: variable, and where it leads below HOME if it is unset.

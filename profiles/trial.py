@@ -27,7 +27,7 @@ from cvs.store.entries import Store
 from cvs.store.errors import RunError
 from cvs.store.progress import Progress
 from cvs.store.record import Record
-from cvs.store.scratch import SHORT, Scratch, sweep
+from cvs.store.scratch import Scratch
 from cvs.versions import wheel as wheels
 from cvs.versions.lock import Lock
 from cvs.versions.spec import Spec
@@ -125,10 +125,7 @@ def _place(
     base: Mapping[str, str],
     local_root: str,
 ) -> Iterator[_Place]:
-    parent = os.path.join(local_root, "run")
-    fs.makedirs(parent)
-    sweep(parent)
-    with Scratch(store.volume.tmp) as held, Scratch(parent, digits=SHORT) as local:
+    with Scratch(store.volume.tmp) as held, process.scratch(local_root) as local:
         # As deep as the view of a generation is: links lead up to the volume from both.
         folder = os.path.join(held.folder, "view")
         fs.mkdir(folder)

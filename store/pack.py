@@ -196,7 +196,7 @@ class Pack:
         cuts = [0]
         for index, extent in enumerate(extents):
             frame = bisect.bisect_right(self._starts, extent.start) - 1
-            begins = self._starts[min(frame, len(self._starts) - 1)] == extent.start
+            begins = self._starts[frame] == extent.start
             if begins and extent.start > extents[cuts[-1]].start:
                 cuts.append(index)
         return [range(*pair) for pair in itertools.pairwise([*cuts, len(extents)])]
