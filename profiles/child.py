@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
-from cvs.profiles.seal import Seal
 from cvs.store.errors import InputError
+from cvs.store.seal import Seal
 
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1

@@ -13,8 +13,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from cvs.profiles import seal
-from cvs.store import damage, fs, scratch
+from cvs.store import damage, fs, scratch, seal
 from cvs.store.digest import is_id
 from cvs.store.errors import CvsError
 from cvs.store.units import size

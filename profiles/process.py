@@ -22,10 +22,10 @@ from types import TracebackType
 from typing import IO, Self
 
 from cvs.profiles import child
-from cvs.profiles.seal import Seal
 from cvs.store import fs
 from cvs.store.errors import InputError, RunError
 from cvs.store.scratch import SHORT, Scratch, sweep
+from cvs.store.seal import Seal
 
 #: Seconds that a ComfyUI which was told to end gets before the next, harder signal.
 GRACE_INTERRUPT = 10.0

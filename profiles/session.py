@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from cvs.profiles import environment, process, realize, seal, state, view
+from cvs.profiles import environment, process, realize, state, view
 from cvs.profiles.generations import Profile
-from cvs.store import fs
+from cvs.store import fs, seal
 from cvs.store.entries import Store
 from cvs.store.errors import InputError, StoreError
 from cvs.store.progress import Progress

@@ -19,15 +19,15 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from cvs.profiles import child, environment, process, seal, state, view
+from cvs.profiles import child, environment, process, state, view
 from cvs.profiles.environment import Environment
-from cvs.profiles.seal import Seal
-from cvs.store import fs, refs, scratch, tree
+from cvs.store import fs, refs, scratch, seal, tree
 from cvs.store.entries import Store
 from cvs.store.errors import RunError
 from cvs.store.progress import Progress
 from cvs.store.record import Record
 from cvs.store.scratch import Scratch
+from cvs.store.seal import Seal
 from cvs.versions import wheel as wheels
 from cvs.versions.lock import Lock
 from cvs.versions.spec import Spec

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cvs.profiles import child
-from cvs.profiles.seal import Seal
 from cvs.store.errors import InputError
+from cvs.store.seal import Seal
 
 NO_SEAL = Seal("none", lambda: None, lambda: None)
 

@@ -14,8 +14,8 @@ import pytest
 from websockets.sync.client import connect
 from world import DEMO, OLD, PATIENCE, TROUBLE, World, files_of, free_port, start_line, until
 
-from cvs.profiles import seal
 from cvs.profiles.client import Client
+from cvs.store import seal
 
 pytest_plugins = ["world_fixtures"]
 

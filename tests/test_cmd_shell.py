@@ -17,7 +17,7 @@ import pytest
 from world import PATIENCE, Done, World, listing, start_line, until
 
 from cvs.cmd_shell import prompt
-from cvs.profiles import seal
+from cvs.store import seal
 
 pytest_plugins = ["world_fixtures"]
 

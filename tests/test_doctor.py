@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from world import listing
 
-from cvs.profiles import doctor, seal
+from cvs.profiles import doctor
 from cvs.profiles.doctor import Check, Finding, Subject
-from cvs.store import fs
+from cvs.store import fs, seal
 from cvs.store.errors import StoreError
 from cvs.store.scratch import Scratch
 from cvs.store.volume import Volume

@@ -12,8 +12,8 @@ import pytest
 from world import DEMO, OLD, until
 
 from cvs.profiles import process
-from cvs.profiles.seal import Seal
 from cvs.store.errors import InputError, RunError
+from cvs.store.seal import Seal
 
 NO_SEAL = Seal("none", lambda: None, lambda: None)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import attacks
 import pytest
 
-from cvs.profiles import seal
+from cvs.store import seal
 
 ATTACKS = Path(attacks.__file__).read_text()
 

@@ -22,8 +22,8 @@ from unittest import mock
 from gitserver import Content, GitServer, Source
 
 from cvs.main import main
-from cvs.profiles import seal
 from cvs.profiles.generations import Profile
+from cvs.store import seal
 from cvs.store.entries import Store
 from cvs.store.verify import verify
 from cvs.store.volume import Volume
