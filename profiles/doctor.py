@@ -56,7 +56,7 @@ class Subject(NamedTuple):
 
     volume: Volume
     local_root: str
-    comfy_python: str | None
+    chosen: interpreter.Chosen | None
     probe: str | None = None
     """A folder of its own in the volume's tmp/; None where the volume is not set up or cannot be
     written."""
@@ -344,7 +344,7 @@ def local_root(subject: Subject) -> Iterator[Finding]:
 
 def python(subject: Subject) -> Iterator[Finding]:
     """The interpreter that versions run on unless they ask for another."""
-    found = interpreter.probe(interpreter.find(None, subject.comfy_python))
+    found = interpreter.probe(interpreter.find(None, subject.chosen))
     text = f"{found.implementation} {found.version} at {found.executable}, {found.platform}"
     yield Finding("python", "fine", text)
 

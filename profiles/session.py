@@ -51,7 +51,7 @@ def open_session(
     extra: Mapping[str, str],
     models_dir: str,
     local_root: str,
-    comfy_python: str | None,
+    chosen: interpreter.Chosen | None,
     progress: Progress,
 ) -> Iterator[Session]:
     """Holds a generation in use for the time of a `with` block.
@@ -80,7 +80,7 @@ def open_session(
         own = state.prepare(store.volume, profile.version, models_dir)
         state.ensure_private(store, record)
         locked = _interpreter(record, number)
-        found = interpreter.find(resolve.minor(locked), comfy_python)
+        found = interpreter.find(resolve.minor(locked), chosen)
         warning = interpreter.check(locked, interpreter.probe(found).interpreter)
         if warning:
             progress.warn(warning)

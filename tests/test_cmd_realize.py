@@ -322,6 +322,29 @@ def test_provided(world: World) -> None:
     assert "has no torch" in ran.err
 
 
+def test_the_system_s_python(world: World) -> None:
+    """COMFY_USE_SYSTEM_PYTHON has everything run on the python3 of PATH, COMFY_PYTHON or not."""
+    python = bases.make(world.folder / "image")
+    os.symlink(python, Path(python).parent / "python3")
+    settings = {
+        "COMFY_USE_SYSTEM_PYTHON": "Yes",
+        "COMFY_PYTHON": "/no/python",
+        "PATH": f"{Path(python).parent}:{os.environ['PATH']}",
+    }
+    world.ok("realize", "demo", *world.local, **settings)
+    ran = world.process(
+        *("exec", "demo", "--", "python", "-c", "import sys; print(sys._base_executable)"),
+        **settings,
+    )
+    assert os.path.dirname(ran.out) == os.path.dirname(python), ran
+
+    world.spec(python={"version": "3.2"})
+    refused = world.cvs("realize", "demo", *world.local, **settings)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.startswith("error: COMFY_USE_SYSTEM_PYTHON is Python 3.")
+    assert "Python 3.2 is needed\n" in refused.err
+
+
 # --dry-run, --locked, --lock-file
 
 

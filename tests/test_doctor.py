@@ -16,6 +16,7 @@ from cvs.store import fs, seal
 from cvs.store.errors import StoreError
 from cvs.store.scratch import Scratch
 from cvs.store.volume import Volume
+from cvs.versions.interpreter import Chosen
 
 Mount = Callable[..., None]
 
@@ -328,7 +329,7 @@ def test_local_root(subject: Subject, tmp_path: Path, mount: Mount) -> None:
 
 def test_python(subject: Subject) -> None:
     """COMFY_PYTHON that is none is broken, with the reason."""
-    (one,) = found(subject._replace(comfy_python="/no/python"), doctor.python).values()
+    (one,) = found(subject._replace(chosen=Chosen("/no/python")), doctor.python).values()
 
     assert (one.state, one.text) == ("broken", "there is no interpreter at /no/python")
 

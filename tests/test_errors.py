@@ -233,6 +233,7 @@ def test_command_line(realized: World, arguments: list[str], message: str) -> No
         ("COMFY_OFFLINE", "maybe", "COMFY_OFFLINE is 'maybe', neither true nor false"),
         ("COMFY_PYTHON", "/no/python", "there is no interpreter at /no/python"),
         ("COMFY_PYTHON", "/etc/hostname", "the interpreter /etc/hostname does not run: "),
+        ("COMFY_USE_SYSTEM_PYTHON", "maybe", "COMFY_USE_SYSTEM_PYTHON is 'maybe', neither true"),
         ("COMFY_CACHE_ROOT", "{model}/x", "a part of the path is not a folder: {model}"),
         ("CVS_VERSIONS_DIR", "{model}", "there is no version 'demo': {model}/demo.json does not"),
     ],

@@ -12,6 +12,7 @@ import pytest
 
 from cvs.store.errors import InputError
 from cvs.versions import interpreter
+from cvs.versions.interpreter import Chosen
 from cvs.versions.lock import Interpreter
 
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -56,18 +57,37 @@ def test_comfy_python_is_the_only_one_considered(tmp_path: Path) -> None:
     venv.create(tmp_path / "env", symlinks=True)
     python = str(tmp_path / "env/bin/python")
 
-    assert interpreter.find(MINOR, python) == interpreter.find(None)
+    assert interpreter.find(MINOR, Chosen(python)) == interpreter.find(None)
     with pytest.raises(InputError, match=r"COMFY_PYTHON is Python 3\.\d+\.\d+ .*3\.2 is needed$"):
-        interpreter.find("3.2", python)
+        interpreter.find("3.2", Chosen(python))
     with pytest.raises(InputError, match=r"there is no interpreter at .*/nowhere"):
-        interpreter.find(None, str(tmp_path / "nowhere"))
+        interpreter.find(None, Chosen(str(tmp_path / "nowhere")))
+
+
+def test_the_system_s_python_is_the_one_on_path_and_its_setting_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs is the base of the `python3` on PATH; what is said names the setting."""
+    venv.create(tmp_path / "env", symlinks=True)
+    system = Chosen("python3", "COMFY_USE_SYSTEM_PYTHON")
+    monkeypatch.setenv("PATH", str(tmp_path / "env/bin"))
+
+    assert interpreter.find(MINOR, system) == interpreter.find(None)
+    with pytest.raises(InputError) as caught:
+        interpreter.find("3.2", system)
+    assert str(caught.value).startswith("COMFY_USE_SYSTEM_PYTHON is Python 3.")
+    assert str(caught.value).endswith(f"({tmp_path}/env/bin/python3), Python 3.2 is needed")
+    assert "COMFY_PYTHON" not in f"{caught.value}{caught.value.hint}"
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(InputError, match=r"^COMFY_USE_SYSTEM_PYTHON: there is no python3 on PATH$"):
+        interpreter.find(MINOR, system)
 
 
 def test_a_command_that_is_no_python_is_named(tmp_path: Path) -> None:
     broken = _script(tmp_path / "python", "#!/bin/sh\necho 'no such version' >&2; exit 127\n")
 
     with pytest.raises(InputError, match="not a usable Python interpreter: no such version"):
-        interpreter.find(None, broken)
+        interpreter.find(None, Chosen(broken))
 
 
 def test_path_is_searched_past_what_does_not_run(

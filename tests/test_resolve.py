@@ -472,17 +472,18 @@ def test_the_interpreter_stays(
     """A lock keeps its minor version of Python where the spec names none."""
     asked = []
 
-    def find(version: str | None, comfy_python: str | None) -> str:
-        asked.append((version, comfy_python))
+    def find(version: str | None, chosen: interpreter.Chosen | None) -> str:
+        asked.append((version, chosen))
         return f"/usr/bin/python{version}"
 
     monkeypatch.setattr(interpreter, "find", find)
-    access = Access(python="/opt/python")
+    chosen = interpreter.Chosen("/opt/python")
+    access = Access(python=chosen)
     resolve.resolve(store, spec(python_packages=[]), known, access)
     resolve.resolve(store, spec(python={"version": "3.12"}), known, access)
     resolve.resolve(store, spec(models=[]), None, access)
 
-    assert asked == [("3.11", "/opt/python"), ("3.12", "/opt/python"), (None, "/opt/python")]
+    assert asked == [("3.11", chosen), ("3.12", chosen), (None, chosen)]
 
 
 def test_the_date_that_counts() -> None:

@@ -99,6 +99,9 @@ def test_the_places_that_runpod_has(monkeypatch: pytest.MonkeyPatch) -> None:
 # Every variable.
 
 
+SYSTEM_PYTHON = ("python3", "COMFY_USE_SYSTEM_PYTHON")
+
+
 @pytest.mark.parametrize("volume", [False, True])
 @pytest.mark.parametrize(
     ("name", "value", "ask", "found"),
@@ -119,7 +122,12 @@ def test_the_places_that_runpod_has(monkeypatch: pytest.MonkeyPatch) -> None:
         ("CVS_VERSIONS_DIR", "/v", lambda s: s.versions_dir(), "/v"),
         ("CVS_VERSIONS_DIR", "/v", lambda s: s.versions_dir("~/w"), f"{HOME}/w"),
         ("CVS_VERSIONS_DIR", "/v", lambda s: s.spec_file("x"), "/v/x.json"),
-        ("COMFY_PYTHON", "/p", lambda s: s.get("COMFY_PYTHON"), "/p"),
+        ("COMFY_PYTHON", "/p", lambda s: s.python, ("/p", "COMFY_PYTHON")),
+        *(
+            ("COMFY_USE_SYSTEM_PYTHON", value, lambda s: s.python, SYSTEM_PYTHON)
+            for value in ("1", "true", "YES", " True ")
+        ),
+        ("COMFY_USE_SYSTEM_PYTHON", "0", lambda s: s.python, None),
         ("OUTPUT_MODE", "gcs", lambda s: s.get("OUTPUT_MODE"), "gcs"),
         ("NO_COLOR", "1", lambda s: s.get("NO_COLOR"), "1"),
         ("COMFY_OFFLINE", "true", lambda s: s.flag("COMFY_OFFLINE"), True),
@@ -138,6 +146,12 @@ def test_variables(
         request.getfixturevalue("serverless")
 
     assert ask(read(**{name: value})) == found
+
+
+def test_the_system_s_python_comes_before_comfy_python() -> None:
+    """COMFY_PYTHON is not looked at where the system's own Python is asked for."""
+    assert read(COMFY_PYTHON="/p", COMFY_USE_SYSTEM_PYTHON="yes").python == SYSTEM_PYTHON
+    assert read(COMFY_PYTHON="/p", COMFY_USE_SYSTEM_PYTHON="no").python == ("/p", "COMFY_PYTHON")
 
 
 def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

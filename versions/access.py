@@ -7,6 +7,7 @@ import msgspec
 
 from cvs.store.errors import InputError
 from cvs.store.progress import SILENT, Progress
+from cvs.versions.interpreter import Chosen
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,8 +17,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     """No connection at all."""
     allow_local: bool = False
     """Repositories may be folders and servers of this machine."""
-    python: str | None = None
-    """COMFY_PYTHON."""
+    python: Chosen | None = None
+    """The interpreter that settings name."""
     wheels_dir: str | None = None
     """A folder of wheels, asked first; the only source of wheels when offline."""
     model_dirs: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import packaging
@@ -107,28 +107,29 @@ class Probe(msgspec.Struct, frozen=True):
         return min(needed) if needed and len(needed) == len(found) else None
 
 
-def find(version: str | None, comfy_python: str | None = None) -> str:
+class Chosen(NamedTuple):
+    """The interpreter that the user's settings name; no other is considered."""
+
+    command: str
+    """A path, or a command on PATH."""
+    variable: str = "COMFY_PYTHON"
+    """The setting that names it."""
+
+
+def find(version: str | None, chosen: Chosen | None = None) -> str:
     """The path of an interpreter of that version, never that of a virtual environment.
 
-    In order: `comfy_python` (COMFY_PYTHON), the one that runs cvs, `python3.X` on PATH, those
-    that uv manages. Nothing is downloaded.
+    In order: the chosen one, the one that runs cvs, `python3.X` on PATH, those that uv manages.
+    Nothing is downloaded.
 
     Args:
         version: `3.12` or `3.12.1`; None for any.
-        comfy_python: a path or a command; if given, no other is considered.
 
     Raises:
-        InputError: there is none, or `comfy_python` does not run or has another version.
+        InputError: there is none, or the chosen one does not run or has another version.
     """
-    if comfy_python:
-        found = shutil.which(comfy_python) or comfy_python
-        probed = probe(os.path.abspath(found))
-        if not _fits(version, probed.version):
-            raise InputError(
-                f"COMFY_PYTHON is Python {probed.version} ({comfy_python}), "
-                f"Python {version} is needed"
-            )
-        return probed.executable
+    if chosen:
+        return _chosen(version, chosen)
     for candidate in _candidates(version):
         try:
             probed = probe(candidate)
@@ -141,6 +142,21 @@ def find(version: str | None, comfy_python: str | None = None) -> str:
         f"no Python {version} found" if version else "no Python found",
         hint="set COMFY_PYTHON to the path of one, or install it with `uv python install`",
     )
+
+
+def _chosen(version: str | None, chosen: Chosen) -> str:
+    command, variable = chosen
+    found = shutil.which(command)
+    if found is None and "/" not in command:
+        raise InputError(f"{variable}: there is no {command} on PATH")
+    probed = probe(os.path.abspath(found or command))
+    if not _fits(version, probed.version):
+        raise InputError(
+            f"{variable} is Python {probed.version} ({found or command}), "
+            f"Python {version} is needed",
+            hint=f"unset {variable}, or set python.version in the spec to lock anew",
+        )
+    return probed.executable
 
 
 def _candidates(version: str | None) -> list[str]:

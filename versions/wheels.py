@@ -19,7 +19,7 @@ from cvs.store.progress import SILENT, Progress, Task
 from cvs.store.stage import Stage, Staged
 from cvs.store.tree import set_id
 from cvs.versions import interpreter, parallel, wheel
-from cvs.versions.interpreter import Probe
+from cvs.versions.interpreter import Chosen, Probe
 from cvs.versions.lock import Python, Wheel
 from cvs.versions.spec import PythonSettings
 
@@ -46,7 +46,7 @@ def fetch(
     settings: PythonSettings,
     wheels_dir: str | None = None,
     offline: bool = False,
-    python: str | None = None,
+    python: Chosen | None = None,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
 ) -> EntryId:
@@ -56,8 +56,8 @@ def fetch(
         settings: its find_links are looked into; its index URLs lend their credentials.
         wheels_dir: a folder of wheels, the first place to look.
         offline: no connection is made; the two kinds of folders are the only places.
-        python: the interpreter to compile for, if not the one that is found (COMFY_PYTHON);
-            asked only if a wheel is missing.
+        python: the interpreter to compile for, if settings name one; asked only if a wheel is
+            missing.
         stop: set by others to end the work soon.
 
     Raises:
@@ -92,7 +92,7 @@ def stage_wheel(
     settings: PythonSettings,
     wheels_dir: str | None = None,
     offline: bool = False,
-    python: str | None = None,
+    python: Chosen | None = None,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
 ) -> Staged:
@@ -115,7 +115,7 @@ def _places(
     return found
 
 
-def _probe(lacking: Sequence[Wheel], locked: Python, python: str | None) -> Probe:
+def _probe(lacking: Sequence[Wheel], locked: Python, python: Chosen | None) -> Probe:
     """The interpreter that wheels are compiled for."""
     minor = ".".join(locked.interpreter.version.split(".")[:2])
     probe = interpreter.probe(interpreter.find(minor, python))

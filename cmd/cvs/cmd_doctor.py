@@ -2,6 +2,7 @@
 
 import msgspec
 
+from cvs import project
 from cvs.cli import Parser, Session
 from cvs.profiles import doctor
 
@@ -29,7 +30,7 @@ def run(arguments: list[str]) -> int:
     subject = doctor.Subject(
         volume=session.volume,
         local_root=session.settings.local_root,
-        comfy_python=session.settings.get("COMFY_PYTHON"),
+        chosen=project.chosen_python(session),
     )
     found = list(doctor.examine(subject))
     count = {state: sum(one.state == state for one in found) for state in ("degraded", "broken")}

@@ -120,7 +120,7 @@ def _fingerprint(settings: Settings, version: str) -> str:
         VERSION,
         settings.comfy_home(name),
         settings.models_dir,
-        settings.get("COMFY_PYTHON") or "",
+        *(settings.python or ()),
     ):
         digest.update(text.encode() + b"\0")
     return digest.hexdigest()

@@ -9,6 +9,7 @@ from cvs.store.errors import InputError
 from cvs.versions import lock as locks
 from cvs.versions import spec as specs
 from cvs.versions.access import Access, check_wheels_dir
+from cvs.versions.interpreter import Chosen
 from cvs.versions.lock import Lock
 from cvs.versions.spec import Spec
 
@@ -111,6 +112,17 @@ def models_dir(session: Session) -> str:
     return os.path.abspath(os.path.expanduser(given)) if given else session.settings.models_dir
 
 
+def chosen_python(session: Session) -> Chosen | None:
+    """The interpreter that settings name.
+
+    Raises:
+        InputError: COMFY_USE_SYSTEM_PYTHON is neither true nor false.
+    """
+    session.flag("COMFY_USE_SYSTEM_PYTHON")
+    found = session.settings.python
+    return Chosen(*found) if found else None
+
+
 def access(session: Session, spec: Spec | None = None) -> Access:
     """What resolvers may use in this run."""
     options = session.options
@@ -122,7 +134,7 @@ def access(session: Session, spec: Spec | None = None) -> Access:
     return Access(
         offline=offline or (spec is not None and spec.offline),
         allow_local=options.allow_local,
-        python=session.settings.get("COMFY_PYTHON"),
+        python=chosen_python(session),
         wheels_dir=options.wheels_dir and os.path.abspath(options.wheels_dir),
         model_dirs=tuple(dict.fromkeys(loose)),
         progress=session.progress,

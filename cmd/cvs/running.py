@@ -79,7 +79,7 @@ def open_session(session: Session, more: str = "") -> Iterator[sessions.Session]
         extra=extra,
         models_dir=project.models_dir(session),
         local_root=session.settings.local_root,
-        comfy_python=session.settings.get("COMFY_PYTHON"),
+        chosen=project.chosen_python(session),
         progress=session.progress,
     ) as opened:
         line = f"{opened.version}, generation {opened.generation}, sealed: {opened.seal.state}"

@@ -20,6 +20,7 @@ VARIABLES = (
     ("MODELS_DIR", "the user's own loose models"),
     ("COMFY_OFFLINE", "true: make no connection at all"),
     ("COMFY_PYTHON", "the Python that versions run on"),
+    ("COMFY_USE_SYSTEM_PYTHON", "true: versions run on the `python3` of `PATH`"),
     ("COMFY_VERSION_NAME", "the version that an image runs"),
     ("COMFY_BUILDS_ROOT", "where a RunPod volume has its comfy-<id> links"),
     ("CVS_VERSIONS_DIR", "the folder of specs"),
@@ -74,6 +75,18 @@ class Settings:
         if self.runpod_volume:
             return f"{self.runpod_volume}/cache"
         return f"{self.user_home}/.cache/runpod-comfy"
+
+    @property
+    def python(self) -> tuple[str, str] | None:
+        """The command of the Python that versions run on, and the variable that says so.
+
+        Raises:
+            ValueError: COMFY_USE_SYSTEM_PYTHON is neither true nor false.
+        """
+        if self.flag("COMFY_USE_SYSTEM_PYTHON"):
+            return "python3", "COMFY_USE_SYSTEM_PYTHON"
+        given = self.get("COMFY_PYTHON")
+        return (given, "COMFY_PYTHON") if given else None
 
     @property
     def wheels(self) -> str | None:
