@@ -48,6 +48,16 @@ _DROPPED = (
     "__PYVENV_LAUNCHER__",
 )
 
+#: Caches of libraries that nodes use: variable, and where it leads below HOME if it is unset.
+_CACHES = {
+    "HF_HOME": ".cache/huggingface",
+    "TORCH_HOME": ".cache/torch",
+    "TRITON_CACHE_DIR": ".triton/cache",
+    "TORCHINDUCTOR_CACHE_DIR": ".cache/torchinductor",
+    "NUMBA_CACHE_DIR": ".cache/numba",
+    "MPLCONFIGDIR": ".config/matplotlib",
+}
+
 
 def known_flags(view: str) -> frozenset[str]:
     """The options that a core's command line declares, read without running it."""
@@ -99,6 +109,33 @@ def environment(
     variables["PYTHONUNBUFFERED"] = "1"
     variables.update(extra)
     return variables
+
+
+def write_locally(variables: dict[str, str], temporary: str, local_root: str) -> None:
+    """Has what runs keep temporary files, and what libraries make, on this host's own disk.
+
+    Args:
+        variables: of what runs; changed.
+        temporary: a folder that goes with the run.
+    """
+    variables["TMPDIR"] = temporary
+    for name, path in _caches(variables, local_root).items():
+        fs.makedirs(path)
+        variables[name] = path
+
+
+def _caches(variables: Mapping[str, str], local_root: str) -> dict[str, str]:
+    """Where libraries keep what they make, for those that have no place yet.
+
+    A folder that is there stays in use. A new one could not be made in HOME where the seal lies
+    around a folder in it.
+    """
+    home = variables.get("HOME", "/")
+    return {
+        name: os.path.join(local_root, "caches", name.lower())
+        for name, usual in _CACHES.items()
+        if name not in variables and not os.path.isdir(os.path.join(home, usual))
+    }
 
 
 def scratch(local_root: str) -> Scratch:

@@ -102,10 +102,7 @@ def open_session(
         variables = process.environment(
             base, python=made.python, home=folder, models_dir=models_dir, extra=extra
         )
-        variables["TMPDIR"] = temporary
-        for name, path in caches(variables, local_root).items():
-            fs.makedirs(path)
-            variables[name] = path
+        process.write_locally(variables, temporary, local_root)
         sealed = seal.make(
             [store.volume.root, os.path.dirname(made.path)],
             [own, *([models_dir] if os.path.isdir(models_dir) else [])],
@@ -140,28 +137,3 @@ def _interpreter(record: Record, number: int) -> Interpreter:
             hint="update cvs if a newer one wrote it, or "
             f"`cvs realize {record.version}` makes another generation",
         ) from None
-
-
-#: Caches of libraries that nodes use: variable, and where it leads below HOME if it is unset.
-_CACHES = {
-    "HF_HOME": ".cache/huggingface",
-    "TORCH_HOME": ".cache/torch",
-    "TRITON_CACHE_DIR": ".triton/cache",
-    "TORCHINDUCTOR_CACHE_DIR": ".cache/torchinductor",
-    "NUMBA_CACHE_DIR": ".cache/numba",
-    "MPLCONFIGDIR": ".config/matplotlib",
-}
-
-
-def caches(variables: Mapping[str, str], local_root: str) -> dict[str, str]:
-    """Where libraries keep what they make, for those that have no place yet.
-
-    A folder that is there stays in use. A new one could not be made in HOME where the seal lies
-    around a folder in it.
-    """
-    home = variables.get("HOME", "/")
-    return {
-        name: os.path.join(local_root, "caches", name.lower())
-        for name, usual in _CACHES.items()
-        if name not in variables and not os.path.isdir(os.path.join(home, usual))
-    }

@@ -141,7 +141,7 @@ def _place(
             models_dir=os.path.join(folder, "models"),
             extra=spec.env,
         )
-        variables["TMPDIR"] = local.folder
+        process.write_locally(variables, local.folder, local_root)
         sealed = seal.make([store.volume.root, os.path.dirname(made.path)], [held.folder])
         try:
             yield _Place(folder, made.python, variables, sealed)

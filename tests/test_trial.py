@@ -202,6 +202,32 @@ open("output/mine", "w").close()
     assert not (world.state() / "output" / "mine").exists()
 
 
+def test_caches_of_libraries(world: World) -> None:
+    """What libraries keep for later goes to the local disk, as when ComfyUI runs."""
+    files = files_of(DEMO / "core")
+    main = files[b"main.py"]
+    assert isinstance(main, bytes)
+    text = b"""
+import os
+for name in ("HF_HOME", "MPLCONFIGDIR"):
+    open(os.path.join(os.environ[name], "made"), "w").close()
+"""
+    commit = world.new_source("caches.git", files | {b"main.py": text + main})
+    world.spec(comfy={"repo": f"{world.url}/caches.git", "commit": commit})
+    home = world.folder / "user"
+    (home / ".config" / "matplotlib").mkdir(parents=True)
+    unset = dict.fromkeys(("HF_HOME", "MPLCONFIGDIR"))
+    done = world.cvs("realize", "demo", *world.local, HOME=str(home), **unset)
+    assert done.code == 1, "a folder in HOME that is there is in use, and has no variable"
+    assert "KeyError: 'MPLCONFIGDIR'" in done.err
+
+    (home / ".config" / "matplotlib").rmdir()
+    world.ok("realize", "demo", *world.local, HOME=str(home), **unset)
+
+    for name in ("hf_home", "mplconfigdir"):
+        assert (world.local_root / "caches" / name / "made").exists()
+
+
 def test_ctrl_c(world: World, tmp_path: Path) -> None:
     """Ends it and what it started, and nothing is left."""
     files = files_of(DEMO / "core")
