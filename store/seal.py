@@ -6,6 +6,9 @@ that is not on the way to a protected folder is granted, and of the volume only 
 state and the loose models. In a folder on that way its other folders can be written, but no file
 right in it, and nothing new can be made there; TMPDIR is therefore a folder of the process.
 
+What is built, with code that nobody has read, gets a stricter one (`only`): it writes nothing but
+what it is given. `cvs.store.unplugged` takes the network from it besides.
+
 It does not stop chmod, changed times, or writes through a hard link made earlier: entries are
 never hard-linked into a place that can be written. Numbers: linux/landlock.h.
 """
@@ -14,7 +17,7 @@ import ctypes
 import errno
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 #: System calls; the same numbers on x86-64 and arm64.
@@ -25,12 +28,30 @@ _WRITE_FILE, _TRUNCATE, _REFER = 1 << 1, 1 << 14, 1 << 13
 #: remove a folder or file; make a character device, folder, file, socket, fifo, block device, link
 _CHANGE_FOLDER = sum(1 << bit for bit in range(4, 13))
 
-#: Landlock versions: the first is incomplete, the third covers truncate.
-_COMPLETE = 3
+_MAKE_DEVICE, _IOCTL_DEVICE = 1 << 6 | 1 << 11, 1 << 15
+#: bind and connect, of TCP
+_TCP = 1 << 0 | 1 << 1
+#: abstract Unix sockets and signals, across the seal
+_SCOPES = 1 << 0 | 1 << 1
+
+#: Landlock versions: the first is incomplete, the third covers truncate. Later ones cover more
+#: than the writing of files: TCP, ioctl of devices, and what lies in `_SCOPES`.
+_COMPLETE, _WITH_TCP, _WITH_IOCTL, _WITH_SCOPES = 3, 4, 5, 6
+
+#: What programs write into that keeps nothing. Not the terminal, which would show and do what it
+#: is told, nor /dev/shm: the memory that other programs share lies there. So a build has no
+#: semaphores of POSIX, and multiprocessing no locks.
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full")
 
 
 class _Ruleset(ctypes.Structure):
-    _fields_ = (("handled_access_fs", ctypes.c_uint64),)
+    """Fields that a kernel does not know have to be 0."""
+
+    _fields_ = (
+        ("handled_access_fs", ctypes.c_uint64),
+        ("handled_access_net", ctypes.c_uint64),
+        ("scoped", ctypes.c_uint64),
+    )
 
 
 class _PathBeneath(ctypes.Structure):
@@ -72,19 +93,70 @@ def make(protected: Iterable[str], writable: Iterable[str]) -> Seal:
         writable: folders inside of protected ones that may be written all the same.
     """
     version = _version()
-    if version < 1:
-        return Seal(state(), lambda: None, lambda: None)
+    rights = _writing(version)
+    closed = {os.path.realpath(path) for path in protected if os.path.isdir(path)}
+    paths = (*_around(closed), *(os.path.realpath(path) for path in writable))
+    return _prepared(version, _Ruleset(rights), dict.fromkeys(paths, rights))
+
+
+def only(writable: Iterable[str]) -> Seal:
+    """Prepares a seal under which nothing can be written but below the given folders, and into
+    /dev/null and its like.
+
+    No device can be made, even there: root's would be the disk that everything lies on. Where the
+    kernel can, signals and abstract Unix sockets reach nobody outside of the seal, TCP nobody at
+    all, and devices obey no ioctl; that is no part of its state, which is about writing.
+
+    Args:
+        writable: folders that exist.
+    """
+    version = _version()
+    rights = _writing(version)
+    ruleset = _Ruleset(rights)
+    if version >= _WITH_TCP:
+        ruleset.handled_access_net = _TCP
+    if version >= _WITH_IOCTL:
+        ruleset.handled_access_fs |= _IOCTL_DEVICE
+    if version >= _WITH_SCOPES:
+        ruleset.scoped = _SCOPES
+    granted = dict.fromkeys(_DEVICES, rights)
+    granted |= {os.path.realpath(path): rights & ~_MAKE_DEVICE for path in writable}
+    return _prepared(version, ruleset, granted)
+
+
+def together(*seals: Seal) -> Seal:
+    """One seal of several; its state is that of the first that is not `full`."""
+
+    def apply() -> None:
+        for one in seals:
+            one.apply()
+
+    def close() -> None:
+        for one in seals:
+            one.close()
+
+    states = [one.state for one in seals if one.state != "full"]
+    return Seal(states[0] if states else "full", apply, close)
+
+
+def _writing(version: int) -> int:
+    """The rights that have to do with writing, as far as the kernel knows them."""
     rights = _WRITE_FILE | _CHANGE_FOLDER
     if version >= 2:
         rights |= _REFER
     if version >= _COMPLETE:
         rights |= _TRUNCATE
-    attributes = _Ruleset(rights)
+    return rights
+
+
+def _prepared(version: int, attributes: _Ruleset, granted: Mapping[str, int]) -> Seal:
+    """A seal that refuses what `attributes` has but for the rights granted below each path."""
+    if version < 1:
+        return Seal(state(), lambda: None, lambda: None)
     ruleset = _call(
         _CREATE_RULESET, ctypes.byref(attributes), ctypes.sizeof(attributes), ctypes.c_uint32(0)
     )
-    closed = {os.path.realpath(path) for path in protected if os.path.isdir(path)}
-    for path in (*_around(closed), *(os.path.realpath(path) for path in writable)):
+    for path, rights in granted.items():
         _grant(ruleset, path, rights)
     libc = _libc()
 

@@ -1,6 +1,8 @@
 """The seal: what a sealed process may not do, as root, and what it may."""
 
+import ctypes
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -134,3 +136,115 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     code = "import os, sys\ntry: os.mkdir(sys.argv[1])\nexcept PermissionError: print('no')"
 
     assert run(made, code, str(tmp_path / "real" / "x")) == "no\n"
+
+
+# Only what is given may be written
+
+
+def test_only_what_is_given_is_written(tmp_path: Path) -> None:
+    """Of all attacks on anything else none works; the folder that is given can be written."""
+    closed, (file, folder) = tmp_path / "closed", targets(tmp_path)
+    before = listing(closed)
+
+    made = seal.only([str(tmp_path / "outside")])
+    outside = str(tmp_path / "outside")
+    said = run(made, ATTACKS, "all", outside, str(os.getpid()), file, folder).splitlines()
+
+    assert [line for line in said if not line.endswith(": refused")] == []
+    assert len(said) == len(attacks.NAMES)
+    assert listing(closed) == before
+    assert (tmp_path / "outside" / "mine").read_text() == "mine"
+
+
+#: What else nobody may do under `only`, beside a folder that is its own: sys.argv[1].
+BESIDE = {
+    "the parent of its folder": "open(f'{own}/../new', 'w')",
+    "the folder itself": "os.rename(own, f'{own}/../other')",
+    "a temporary file": "open(f'/tmp/{os.path.basename(own)}-{os.getpid()}', 'x')",
+    "shared memory": "open(f'/dev/shm/{os.getpid()}', 'x')",
+    "a semaphore": "__import__('multiprocessing').Lock()",
+    "a device of its own": "os.mknod(f'{own}/disk', 0o60600, os.makedev(7, 0))",
+    "a terminal of its own": "os.mknod(f'{own}/tty', 0o20600, os.makedev(5, 0))",
+    "a setting of the kernel": "open('/proc/sys/kernel/hostname', 'w')",
+    "a variable of a process": "open(f'/proc/{os.getppid()}/oom_score_adj', 'w')",
+    "a signal": "os.kill(os.getppid(), 0)",
+    "the memory of another": (
+        "pid, buffer = os.getppid(), (ctypes.c_char * 8)()\n"
+        "class IO(ctypes.Structure):\n"
+        "    _fields_ = (('base', ctypes.c_void_p), ('length', ctypes.c_size_t))\n"
+        "mine, theirs = IO(ctypes.addressof(buffer), 8), IO(int(sys.argv[2]), 8)\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "if libc.process_vm_writev(pid, ctypes.byref(mine), 1, ctypes.byref(theirs), 1, 0) < 0:\n"
+        "    raise OSError(ctypes.get_errno(), 'process_vm_writev')"
+    ),
+}
+
+#: What only later kernels refuse as well.
+SINCE = {"a signal": 6}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_nothing_else_is_changed(tmp_path: Path, name: str) -> None:
+    """No way leads from a folder that may be written to anything outside of it."""
+    if seal._version() < SINCE.get(name, 0):
+        pytest.skip("this kernel does not refuse it")
+    own = tmp_path / "own"
+    own.mkdir()
+    buffer = ctypes.create_string_buffer(b"untouched")
+    head = "import ctypes, os, sys\nown = sys.argv[1]\n"
+    indented = BESIDE[name].replace("\n", "\n    ")
+    code = f"{head}try:\n    {indented}\nexcept OSError as error: print(error.errno)"
+
+    said = run(seal.only([str(own)]), code, str(own), str(ctypes.addressof(buffer)))
+    assert said.strip() in ("1", "3", "13", "18"), said
+    assert sorted(os.listdir(tmp_path)) == ["own"]
+    assert os.listdir(own) == []
+    assert buffer.value == b"untouched"
+
+
+def test_what_a_build_does(tmp_path: Path) -> None:
+    """In its folder a build does everything; it reads all, and its output and /dev/null take all.
+
+    What it starts are its own: they can be told to end, and what they share is theirs.
+    """
+    (tmp_path / "file").write_text("read")
+    (tmp_path / "own").mkdir()
+    code = (
+        "import os, signal, subprocess, sys, tempfile\n"
+        "os.chdir(sys.argv[1])\n"
+        "os.makedirs('a/b'); open('a/b/x', 'w').write('x'); os.truncate('a/b/x', 0)\n"
+        "os.rename('a/b', 'c'); os.link('c/x', 'y'); os.symlink('y', 'z'); os.mkfifo('f')\n"
+        "os.unlink('y'); os.chmod('c/x', 0o755); tempfile.TemporaryFile(dir='.').write(b'x')\n"
+        "for name in ('null', 'zero'): open(f'/dev/{name}', 'w').write('x')\n"
+        "print(open('../file').read(), flush=True)\n"
+        "subprocess.run(['sh', '-c', 'echo child > /dev/stdout; cat ../file > copy'], check=True)\n"
+        "one = subprocess.Popen(['sleep', '60']); one.send_signal(signal.SIGTERM)\n"
+        "print(-one.wait())\n"
+    )
+
+    said = run(seal.only([str(tmp_path / "own")]), code, str(tmp_path / "own"))
+    assert said.split() == ["read", "child", "15"]
+    assert sorted(os.listdir(tmp_path / "own")) == ["a", "c", "copy", "f", "z"]
+
+
+def test_only_nothing(tmp_path: Path) -> None:
+    """Without a folder nothing can be written at all."""
+    code = "import sys\ntry: open(sys.argv[1], 'w')\nexcept PermissionError: print('no')"
+
+    assert run(seal.only([]), code, str(tmp_path / "new")) == "no\n"
+
+
+def test_no_tcp_under_only(tmp_path: Path) -> None:
+    """Where the kernel can, TCP is refused too: one wall more where nobody filters system calls."""
+    if seal._version() < 4:
+        pytest.skip("this kernel does not refuse it")
+    code = (
+        "import socket, sys\n"
+        "for what in (socket.create_server, socket.create_connection):\n"
+        "    try: what(('127.0.0.1', int(sys.argv[1])))\n"
+        "    except PermissionError: print('no')\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        said = run(seal.only([str(tmp_path)]), code, str(server.getsockname()[1]))
+
+    assert said == "no\nno\n"
