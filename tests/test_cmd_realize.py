@@ -1,5 +1,6 @@
 """`cvs realize`: the first one, the next one, a changed one, and COMFY_HOME."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import pytest
 import wheelmaker
 from world import CAME_AND_WENT, DEMO, OLD, PATIENCE, World, files_of
 
+from cvs import fresh
 from cvs.store import leases
 
 pytest_plugins = ["world_fixtures"]
@@ -601,6 +603,12 @@ def test_dead_lease_is_no_use(realized: World) -> None:
 # Places
 
 
+def nothing_to_do(world: World) -> bool:
+    """Whether a realize takes the quick way out."""
+    with contextlib.chdir(world.folder):
+        return fresh.nothing_to_do(["demo"], world.environment) is not None
+
+
 def test_packed_wheels(world: World) -> None:
     """On a volume that keeps wheels as packs: one file each, the environment is the same, comes
     again without a connection or the wheels' folder, and damage is found, refused and repaired."""
@@ -630,6 +638,16 @@ def test_packed_wheels(world: World) -> None:
     assert text.code == 0
     assert text.out.encode() == _member(world, "cvs_demo_palette.py")
     assert world.cvs("store", "path", wheel[:8]).out == f"{folder}/content.pack\n"
+
+    world.ok("realize", "demo")
+    marker = world.local_root / "environments" / "wheels" / wheel / ".cvs"
+    for spoil in (lambda: marker.write_text("before the machine started anew\n"), marker.unlink):
+        assert nothing_to_do(world)
+        since = marker.read_text()
+        spoil()
+        assert not nothing_to_do(world), "what was unpacked may be lost"
+        assert world.ok("realize", "demo").out == "demo: generation 1 is current, nothing to do\n"
+        assert marker.read_text() == since
 
     shutil.rmtree(world.local_root)
     world.wheels.rename(world.folder / "away")

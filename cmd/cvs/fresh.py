@@ -1,9 +1,9 @@
 """The quick way out of a realize that has nothing to do.
 
-A realize that succeeded leaves a note on this host's own disk: a digest over all that it read,
-the links that it left and the entries that it needs. While the digest and the links are as they
-were and the entries are there, unread, there is nothing to do. The note is advice; without it, or
-with any option, the whole way is gone and finds the same.
+A realize that succeeded leaves a note on this host's own disk: a digest over all that it read, the
+links that it left and the entries that it needs. While the digest and the links are as they were,
+the environment is whole and the entries are there, unread, there is nothing to do. The note is
+advice; without it, or with any option, the whole way is gone and finds the same.
 
 Imports nothing but `os`, the settings and blake3: this is the most frequent of all runs.
 """
@@ -31,7 +31,7 @@ def nothing_to_do(arguments: list[str], environment: Mapping[str, str]) -> str |
         with open(_note(settings, arguments[0]), encoding="utf-8") as file:
             lines = file.read().split("\n")
         version, number, made, entries, *links = lines
-        if version != _fingerprint(settings, arguments[0]) or not os.path.isdir(made):
+        if version != _fingerprint(settings, arguments[0]) or not _is_whole(made):
             return None
         for link in links:
             path, _, target = link.partition("\t")
@@ -87,6 +87,25 @@ def remember(
     except OSError:
         # Another realize is under way, or the disk is full: the next one takes the whole way.
         return
+
+
+def _is_whole(made: str) -> bool:
+    """What `environment.is_whole` says of an environment, without its imports.
+
+    Raises:
+        OSError: a marker is not there.
+    """
+    wheels = _read(f"{made}/.cvs").split(b"\n")[1:-1]
+    if not wheels:
+        return True
+    started = _read("/proc/sys/kernel/random/boot_id")
+    folder = os.fsencode(os.path.dirname(made)) + b"/wheels/"
+    return all(_read(folder + wheel + b"/.cvs") == started for wheel in wheels)
+
+
+def _read(path: str | bytes) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 def _damaged(settings: Settings) -> set[str]:
