@@ -43,6 +43,9 @@ _COMPLETE, _WITH_TCP, _WITH_IOCTL, _WITH_SCOPES = 3, 4, 5, 6
 #: semaphores of POSIX, and multiprocessing no locks.
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full")
 
+#: The version of capget and capset; CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH.
+_CAPABILITIES, _KEPT = 0x20080522, 1 << 1 | 1 << 2
+
 
 class _Ruleset(ctypes.Structure):
     """Fields that a kernel does not know have to be 0."""
@@ -103,9 +106,11 @@ def only(writable: Iterable[str]) -> Seal:
     """Prepares a seal under which nothing can be written but below the given folders, and into
     /dev/null and its like.
 
-    No device can be made, even there: root's would be the disk that everything lies on. Where the
-    kernel can, signals and abstract Unix sockets reach nobody outside of the seal, TCP nobody at
-    all, and devices obey no ioctl; that is no part of its state, which is about writing.
+    No device can be made, even there: root's would be the disk that everything lies on. Of root's
+    privileges those over the modes of files stay: with the others it would read the variables of
+    every process, secrets among them, and reach the kernel in many ways. Where the kernel can,
+    signals and abstract Unix sockets reach nobody outside of the seal, TCP nobody at all, and
+    devices obey no ioctl; that is no part of its state, which is about writing.
 
     Args:
         writable: folders that exist.
@@ -121,7 +126,7 @@ def only(writable: Iterable[str]) -> Seal:
         ruleset.scoped = _SCOPES
     granted = dict.fromkeys(_DEVICES, rights)
     granted |= {os.path.realpath(path): rights & ~_MAKE_DEVICE for path in writable}
-    return _prepared(version, ruleset, granted)
+    return together(_prepared(version, ruleset, granted), _unprivileged())
 
 
 def together(*seals: Seal) -> Seal:
@@ -137,6 +142,23 @@ def together(*seals: Seal) -> Seal:
 
     states = [one.state for one in seals if one.state != "full"]
     return Seal(states[0] if states else "full", apply, close)
+
+
+def _unprivileged() -> Seal:
+    """Takes all privileges but those of `_KEPT`; after no_new_privs no program gives them back."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITIES, 0)
+    # Effective, permitted, inheritable; and once more for those above the 32nd.
+    sets = (ctypes.c_uint32 * 6)()
+    libc = _libc()
+
+    def apply() -> None:
+        if libc.capget(header, sets) != 0:
+            raise OSError(ctypes.get_errno(), "capabilities")
+        sets[:] = [sets[0] & _KEPT, sets[1] & _KEPT, 0, 0, 0, 0]
+        if libc.capset(header, sets) != 0:
+            raise OSError(ctypes.get_errno(), "capabilities")
+
+    return Seal("full", apply, lambda: None)
 
 
 def _writing(version: int) -> int:

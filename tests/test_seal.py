@@ -168,6 +168,10 @@ BESIDE = {
     "a setting of the kernel": "open('/proc/sys/kernel/hostname', 'w')",
     "a variable of a process": "open(f'/proc/{os.getppid()}/oom_score_adj', 'w')",
     "a signal": "os.kill(os.getppid(), 0)",
+    "the variables of another": "open(f'/proc/{os.getppid()}/environ', 'rb').read()",
+    "the clock": "time.clock_settime(time.CLOCK_REALTIME, time.time())",
+    "the host's name": "__import__('socket').sethostname(os.uname().nodename)",
+    "another owner": "os.mkdir(f'{own}/x'); os.rmdir(f'{own}/x'); os.chown(own, 12345, 12345)",
     "the memory of another": (
         "pid, buffer = os.getppid(), (ctypes.c_char * 8)()\n"
         "class IO(ctypes.Structure):\n"
@@ -191,7 +195,7 @@ def test_nothing_else_is_changed(tmp_path: Path, name: str) -> None:
     own = tmp_path / "own"
     own.mkdir()
     buffer = ctypes.create_string_buffer(b"untouched")
-    head = "import ctypes, os, sys\nown = sys.argv[1]\n"
+    head = "import ctypes, os, sys, time\nown = sys.argv[1]\n"
     indented = BESIDE[name].replace("\n", "\n    ")
     code = f"{head}try:\n    {indented}\nexcept OSError as error: print(error.errno)"
 
