@@ -157,8 +157,8 @@ def _pack_of(store: Store, entry: EntryId, document: manifest.Manifest) -> _Pack
 
 def _broken(packed: _Packed, damaged: set[bytes]) -> set[bytes]:
     """What of the damage is that of a pack: its own, and that of files in it."""
-    inside = packed.document.name.encode() + b"/"
-    return {path for path in damaged if path == _PACK or path.startswith(inside)}
+    name = packed.document.name.encode()
+    return {path for path in damaged if path in (_PACK, name) or path.startswith(name + b"/")}
 
 
 def _steps(root: bytes, wanted: dict[bytes, tree.Node], damaged: set[bytes]) -> Iterator[Step]:
@@ -271,6 +271,12 @@ class _Offers:
         """Where the entry came from, as far as a source knows."""
         return next((source.origin for source in self._sources if source.origin), "")
 
+    def packs(self) -> bool:
+        """Whether the entry belongs into a pack, as far as a source knows."""
+        if not self._store.volume.packs_wheels:
+            return False
+        return any(source.packs(self._entry) for source in self._sources)
+
     @contextlib.contextmanager
     def after(self, shown: str, offer: Offer) -> Iterator[None]:
         """For some time another offer is asked before them."""
@@ -369,7 +375,7 @@ class _Repair:
             self._replace()
         elif _MANIFEST in self._left:
             self._mend_manifest()
-        elif packed := _pack_of(self._store, self._entry, self._store.manifest(self._entry)):
+        elif packed := self._packed():
             self._mend_pack(packed)
         else:
             steps = _plan(self._store, self._entry, set(self._left))
@@ -377,6 +383,16 @@ class _Repair:
             self._take(self._root, steps)
         self._sync()
         return self._changed
+
+    def _packed(self) -> _Packed | None:
+        """The pack of the entry, or the one that belongs where nothing is."""
+        document = self._store.manifest(self._entry)
+        packed = _pack_of(self._store, self._entry, document)
+        if packed or not isinstance(document, manifest.TreeManifest):
+            return packed
+        if _mode(self._root, document.name.encode()) or not self._offers.packs():
+            return None
+        return _Packed(os.path.join(self._store.path(self._entry), pack.NAME), document)
 
     def _mend_pack(self, packed: _Packed) -> None:
         """Writes a pack anew: what is sound in the old one from there, the rest from sources."""
@@ -388,36 +404,46 @@ class _Repair:
             # It is its mode.
             self._chmod(self._root, _PACK, 0o444)
             return
+        staged = self._name()
+        lacking = self._write_pack(packed.document, staged, self._synced, packed.path)
+        if not lacking:
+            self._install(self._root, [(_PACK, staged)])
+            return
+        name = packed.document.name.encode()
+        if name not in broken:
+            for path in lacking:
+                self._left.setdefault(path, "cannot be read")
+        for path in broken & {_PACK, name}:
+            self._refused[path] = self._refused[min(lacking)]
+
+    def _write_pack(
+        self, document: manifest.TreeManifest, path: str, synced: bool, old: str | None
+    ) -> dict[bytes, tree.File]:
+        """Writes the pack of a tree, which is put together on this host's own disk.
+
+        Args:
+            path: the pack's, which is made.
+            old: the pack that the entry has, of which all that is sound is taken.
+
+        Returns:
+            The files that nobody gave; with any there is no pack.
+        """
         with contextlib.ExitStack() as opened:
             local = opened.enter_context(temporary.folder())
-            with contextlib.suppress(IntegrityError, OSError):
-                old = opened.enter_context(pack.Pack(packed.path, packed.document))
-                offer = PackOffer(packed.document, old)
-                opened.enter_context(self._offers.after(packed.path, offer))
+            if old is not None:
+                with contextlib.suppress(IntegrityError, OSError):
+                    offer = PackOffer(document, opened.enter_context(pack.Pack(old, document)))
+                    opened.enter_context(self._offers.after(old, offer))
             root = os.path.join(local.folder, "new")
             fs.mkdir(root)
-            if not self._unpack(packed.document, root, local, broken):
-                return
-            staged = self._name()
-            tree_root = os.path.join(root, packed.document.name)
-            pack.write(packed.document, tree_root, staged, synced=self._synced)
-            self._install(self._root, [(_PACK, staged)])
-
-    def _unpack(
-        self, document: manifest.TreeManifest, root: str, local: Scratch, broken: set[bytes]
-    ) -> bool:
-        """Puts the files of a pack together on this host's own disk; whether all are there."""
-        unpacking = _Repair(self._store, self._entry, self._offers, local, self._progress)
-        unpacking._synced = False
-        unpacking._refused = self._refused
-        lacking = unpacking._take(
-            os.fsencode(root), list(_steps(os.fsencode(root), contents(document), set()))
-        )
-        for path in lacking:
-            self._left.setdefault(path, "cannot be read")
-        if lacking and _PACK in broken:
-            self._refused[_PACK] = self._refused[min(lacking)]
-        return not lacking
+            unpacking = _Repair(self._store, self._entry, self._offers, local, self._progress)
+            unpacking._synced = False
+            unpacking._refused = self._refused
+            steps = _steps(os.fsencode(root), contents(document), set())
+            lacking = unpacking._take(os.fsencode(root), list(steps))
+            if not lacking:
+                pack.write(document, os.path.join(root, document.name), path, synced=synced)
+            return lacking
 
     def _replace(self) -> None:
         """Publishes the entry anew, where there is none or something else lies."""
@@ -425,11 +451,15 @@ class _Repair:
         if document is None:
             return
         with self._store.stage() as stage:
-            root = os.fsencode(stage.folder)
-            lacking = self._take(root, list(_steps(root, contents(document), set())))
-            for path in sorted(lacking)[:1]:
-                for source, answer in self._refused[path].items():
-                    self._refuse(b"", source, f"{shown(path)}: {answer}")
+            if isinstance(document, manifest.TreeManifest) and self._offers.packs():
+                path = os.path.join(stage.folder, pack.NAME)
+                lacking = self._write_pack(document, path, stage.synced, None)
+            else:
+                root = os.fsencode(stage.folder)
+                lacking = self._take(root, list(_steps(root, contents(document), set())))
+            for lost in sorted(lacking)[:1]:
+                for source, answer in self._refused[lost].items():
+                    self._refuse(b"", source, f"{shown(lost)}: {answer}")
             if lacking:
                 return
             if _mode(self._root, b""):

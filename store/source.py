@@ -114,6 +114,9 @@ class Source(Protocol):
     def origin(self) -> str:
         """What the entry's manifest should say of where it came from; "" if that is unknown."""
 
+    def packs(self, entry: EntryId) -> bool:
+        """Whether it knows that an entry is kept as a pack on volumes that have packs."""
+
     def open(self, store: Store, entry: EntryId) -> AbstractContextManager[Offer]:
         """What it has of an entry, there for as long as the context lasts.
 
@@ -127,18 +130,32 @@ class Maker:
 
     Args:
         write: writes it into a stage of the store that is repaired; raises CvsError if it cannot.
+        packs: whether it is kept as a pack on volumes that have packs.
     """
 
-    def __init__(self, shown: str, write: Callable[[Stage], Staged], origin: str = "") -> None:
+    def __init__(
+        self,
+        shown: str,
+        write: Callable[[Stage], Staged],
+        origin: str = "",
+        *,
+        packs: bool = False,
+    ) -> None:
         self.shown = shown
         self.origin = origin
         self._write = write
+        self._packs = packs
+
+    def packs(self, entry: EntryId) -> bool:
+        """What it was told."""
+        return self._packs
 
     @contextlib.contextmanager
     def open(self, store: Store, entry: EntryId) -> Iterator[Offer]:
         """Writes the entry; digests are those of the bytes that were written."""
         with contextlib.ExitStack() as opened:
-            if os.path.lexists(os.path.join(store.path(entry), pack.NAME)):
+            is_packed = self._packs and store.volume.packs_wheels
+            if is_packed or os.path.lexists(os.path.join(store.path(entry), pack.NAME)):
                 # Where there is a pack, the volume is none for all the files that are in it.
                 local = opened.enter_context(temporary.folder())
                 stage = opened.enter_context(Stage(local.folder, synced=False))
@@ -158,6 +175,10 @@ class Copy:
     def __init__(self, path: str) -> None:
         self.shown = path
         self.origin = ""
+
+    def packs(self, entry: EntryId) -> bool:
+        """Nothing tells."""
+        return False
 
     @contextlib.contextmanager
     def open(self, store: Store, entry: EntryId) -> Iterator[Offer]:
@@ -184,6 +205,13 @@ class OtherStore:
         self.shown = root
         self.origin = ""
         self._store = Store(Volume(root))
+
+    def packs(self, entry: EntryId) -> bool:
+        """Whether it has a pack."""
+        document = self._document(entry)
+        if not isinstance(document, manifest.TreeManifest):
+            return False
+        return pack.find(self._store.path(entry), document) is not None
 
     @contextlib.contextmanager
     def open(self, store: Store, entry: EntryId) -> Iterator[Offer]:

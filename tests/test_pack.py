@@ -391,20 +391,11 @@ def test_repair(store: Store, other: Store, entry: EntryId, tmp_path: Path, kind
 @pytest.mark.parametrize("harm", ["one file", "all"])
 def test_repair_from_where_it_is_made(store: Store, entry: EntryId, harm: str) -> None:
     """A wheel is written anew on this host's own disk, which is another than the volume's."""
-
-    def write(stage: Stage) -> Staged:
-        writer = stage.tree("node")
-        for path, data in FILES.items():
-            writer.write(path, data, executable=path.endswith(b".py"))
-        writer.folder(b"nothing")
-        writer.link(b"link", b"b.py")
-        return writer.finish(origin="a test")
-
     if harm == "all":
         rewrite(path_of(store, entry), b"nothing")
     else:
         hit(store, entry, b"a!")
-    done = repair(store, entry, [Maker("where it is made", write)])
+    done = repair(store, entry, [Maker("where it is made", wheel)])
     assert done.lost == ()
     assert told(store, entry) == []
     assert leftovers(store.volume) == []
@@ -437,6 +428,100 @@ def test_repair_of_the_pack(store: Store, other: Store, entry: EntryId, harm: st
     done = repair(store, entry, [OtherStore(other.volume.root)])
     assert done.lost == ()
     assert told(store, entry) == []
+
+
+@pytest.fixture
+def packing(memory: Path) -> Store:
+    """The store of a volume that keeps wheels as packs."""
+    volume = Volume(str(memory / "packing"), wheels="pack")
+    volume.prepare()
+    return Store(volume)
+
+
+def vanish(store: Store, entry: EntryId, harm: str) -> None:
+    """Takes a pack out of its entry, the entry away, or puts a file in its place."""
+    path_of(store, entry).unlink()
+    if harm != "pack":
+        Path(store.path(entry), manifest.NAME).unlink()
+        os.rmdir(store.path(entry))
+    if harm == "file":
+        Path(store.path(entry)).touch()
+    if harm == "gone":
+        damage.mark(store.volume, entry)
+
+
+def wheel(stage: Stage) -> Staged:
+    """Writes what `packed` publishes, unpacked."""
+    writer = stage.tree("node")
+    for path, data in FILES.items():
+        writer.write(path, data, executable=path.endswith(b".py"))
+    writer.folder(b"nothing")
+    writer.link(b"link", b"b.py")
+    return writer.finish(origin="a test")
+
+
+@pytest.mark.parametrize("harm", ["pack", "gone", "file"])
+@pytest.mark.parametrize("kind", ["maker", "store"])
+def test_a_pack_comes_back_as_a_pack(
+    packing: Store, other: Store, entry: EntryId, harm: str, kind: str
+) -> None:
+    """Where nothing of it is left, a source knows that the entry was one."""
+    assert packed(packing, FILES) == packed(other, FILES) == entry
+    whole = path_of(packing, entry).read_bytes()
+    vanish(packing, entry, harm)
+    source = (
+        Maker("a wheel", wheel, packs=True) if kind == "maker" else OtherStore(other.volume.root)
+    )
+    done = repair(packing, entry, [source])
+
+    assert done.lost == ()
+    assert sorted(os.listdir(packing.path(entry))) == [pack.NAME, manifest.NAME]
+    assert path_of(packing, entry).read_bytes() == whole
+    assert told(packing, entry) == []
+    assert damage.marked(packing.volume) == set()
+    assert leftovers(packing.volume) == []
+
+
+@pytest.mark.parametrize("harm", ["pack", "gone"])
+def test_what_was_no_pack_comes_back_as_a_tree(
+    packing: Store, store: Store, entry: EntryId, harm: str
+) -> None:
+    """So a commit on a volume with packs, and a wheel on one without."""
+    for one, source in (
+        (packing, Maker("a commit", wheel)),
+        (store, Maker("a wheel", wheel, packs=True)),
+    ):
+        with contextlib.suppress(FileExistsError):
+            assert packed(one, FILES) == entry
+        vanish(one, entry, harm)
+        assert repair(one, entry, [source]).lost == ()
+        assert sorted(os.listdir(one.path(entry))) == [manifest.NAME, "node"]
+        assert told(one, entry) == []
+
+
+@pytest.mark.parametrize("harm", ["pack", "gone"])
+def test_a_vanished_pack_without_all_of_its_files(
+    packing: Store, entry: EntryId, harm: str
+) -> None:
+    """What a source lacks is told of the whole; nothing half comes back."""
+
+    def write(stage: Stage) -> Staged:
+        writer = stage.tree("node")
+        writer.write(b"b.py", FILES[b"b.py"], executable=True)
+        return writer.finish(origin="a test")
+
+    assert packed(packing, FILES) == entry
+    vanish(packing, entry, harm)
+    before = os.path.exists(packing.path(entry))
+    done = repair(packing, entry, [Maker("a wheel", write, packs=True)])
+
+    (lost,) = done.lost
+    assert lost.path == ("node" if harm == "pack" else ".")
+    assert lost.why.startswith("a wheel: it ")
+    assert before == os.path.exists(packing.path(entry))
+    assert not path_of(packing, entry).exists()
+    assert damage.marked(packing.volume) == {entry}
+    assert leftovers(packing.volume) == []
 
 
 def test_repair_may_fail_at_any_change(store: Store, other: Store, entry: EntryId) -> None:

@@ -203,7 +203,7 @@ def _wheels(
             stop=access.stop,
         )
         near = wheels.nearby(item, settings, access.wheels_dir)
-        yield Maker((near or [item.url or item.file])[0], write, item.file)
+        yield Maker((near or [item.url or item.file])[0], write, item.file, packs=True)
 
 
 def _stored(store: Store, lock: Lock, item: Wheel) -> EntryId | None:
