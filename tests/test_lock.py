@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import locks
+import msgspec
 import pytest
 from faults import fail_at
 from hypothesis import given
@@ -16,7 +17,17 @@ from strategies import digests
 from cvs.store.errors import InputError
 from cvs.store.volume import Volume
 from cvs.versions import lock as documents
-from cvs.versions.lock import Commit, Interpreter, Lock, Model, Parts, Python, Submodule, Wheel
+from cvs.versions.lock import (
+    Commit,
+    Installed,
+    Interpreter,
+    Lock,
+    Model,
+    Parts,
+    Python,
+    Submodule,
+    Wheel,
+)
 
 WHERE = "x.lock.json"
 
@@ -67,6 +78,15 @@ _commits = st.builds(
     size=_size,
     submodules=tuples(st.builds(Submodule, path=_path, repo=_text, commit=_commit_id)),
     lfs=tuples(_text),
+    installed=st.just(msgspec.UNSET)
+    | st.builds(
+        Installed,
+        entry=digests(),
+        size=_size,
+        python=digests(),
+        wrote=tuples(_text),
+        removed=tuples(_text),
+    ),
 )
 _wheels = st.builds(
     Wheel,
@@ -274,6 +294,28 @@ def test_a_lock_of_before_has_less() -> None:
         del lock["python"]["provided"]
 
     assert documents.decode(changed(change), WHERE) == locks.lock()
+
+
+def test_a_commit_says_nothing_of_an_install_that_was_not_run() -> None:
+    """The bytes of a lock whose nodes have no install.py are what they were before it was run."""
+    text = documents.encode(locks.lock())
+    assert b"installed" not in text
+    assert refused(changed(lambda lock: lock["nodes"][0].update(installed=None))) == (
+        ": nodes[0].installed: expected an object, got null"
+    )
+
+    def install(lock: Any) -> None:
+        lock["nodes"][0]["installed"] = {
+            "entry": locks.entry(7),
+            "size": 1,
+            "python": "a" * 64,
+            "wrote": ["a"],
+            "removed": [],
+        }
+
+    (node,) = documents.decode(changed(install), WHERE).nodes
+    assert (node.used, node.entry) == (locks.entry(7), locks.lock().nodes[0].entry)
+    assert locks.lock().nodes[0].used == locks.lock().nodes[0].entry
 
 
 @pytest.mark.parametrize("text", ["new", "2.", "2.28\n", "2.28.1", "glibc 2.28"])

@@ -261,6 +261,32 @@ def test_settings_that_came_later_leave_older_locks_fresh() -> None:
     assert resolve.parts(spec(python_packages=["a"], python=settings)).python == with_settings
 
 
+def test_an_install_that_is_to_run_makes_nodes_stale(
+    store: Store, world: World, known: Lock
+) -> None:
+    """The commit stays, also of a branch that moved; without it what was installed is forgotten.
+
+    The digest of nodes without it is what it was before there was the field.
+    """
+    nodes = "8198bf55c7a1f8de3e995d0a0b076ec80bd53c925aef814d583fde6bdedac92b"
+    assert resolve.parts(spec()).nodes == nodes
+    wanted = spec(custom_nodes=[{"repo": NODE, "run_install": True}, {"repo": OTHER, "ref": "v1"}])
+    assert resolve.stale(wanted, known) == ["nodes"]
+    lock = resolve.resolve(store, wanted, known, ALLOWED)
+    assert resolve.stale(wanted, lock) == []
+    assert lock.nodes == known.nodes
+    assert world.calls() == (0, 0, 0)
+
+    ran = documents.Installed(
+        entry=locks.entry(7), size=1, python="a" * 64, wrote=("a",), removed=()
+    )
+    first = msgspec.structs.replace(lock.nodes[0], installed=ran)
+    lock = msgspec.structs.replace(lock, nodes=(first, lock.nodes[1]))
+    again = resolve.resolve(store, msgspec.structs.replace(wanted, packages=()), lock, ALLOWED)
+    assert again.nodes == lock.nodes
+    assert resolve.resolve(store, spec(), lock, ALLOWED).nodes == known.nodes
+
+
 @pytest.mark.parametrize("settings", [{"torch_backend": "cpu"}, {"provided": ["torch"]}])
 def test_settings_that_choose_wheels_make_stale(known: Lock, settings: dict[str, Any]) -> None:
     """They are part of what the wheels were chosen for."""

@@ -393,6 +393,18 @@ def test_nodes_that_write() -> None:
     )
 
 
+def test_nodes_whose_install_runs() -> None:
+    """Whether a node's install.py runs is another question than which commit it has."""
+    assert (node().run_install, node(run_install=True).run_install) == (False, True)
+    assert node().request == node(run_install=True).request
+    assert refused(custom_nodes=[{"repo": "https://h/o/a", "run_install": 1}]) == (
+        "custom_nodes[0].run_install: expected true or false, got a whole number"
+    )
+    assert refused(comfy={"repo": "https://h/o/a", "run_install": True}) == (
+        "comfy: there is no field 'run_install'"
+    )
+
+
 # Models.
 
 

@@ -48,6 +48,20 @@ class Submodule(_Document, frozen=True):
     commit: str
 
 
+class Installed(_Document, frozen=True):
+    """What the `install.py` of a node made of its tree. Paths are quoted as in manifests; one that
+    ends with `/` is a folder with all that is in it."""
+
+    entry: EntryId
+    """The tree that it left: the one that runs."""
+    size: _Size
+    python: str
+    """Digest of the wheels and the interpreter that it ran with; with others it runs again."""
+    wrote: tuple[str, ...]
+    """What it added or changed."""
+    removed: tuple[str, ...]
+
+
 class Commit(_Document, frozen=True):
     """A commit of the core or of a custom node, and the tree entry that it is."""
 
@@ -66,6 +80,13 @@ class Commit(_Document, frozen=True):
     submodules: tuple[Submodule, ...] = ()
     lfs: tuple[str, ...] = ()
     """Paths that are stored with Git LFS; the entry has their content."""
+    installed: Installed | msgspec.UnsetType = msgspec.UNSET
+    """Of a node with `run_install`, once its install.py ran; left out elsewhere."""
+
+    @property
+    def used(self) -> EntryId:
+        """The tree that runs."""
+        return self.installed.entry if self.installed else self.entry
 
 
 class Interpreter(_Document, frozen=True, omit_defaults=True):
@@ -230,6 +251,8 @@ def _check_commit(commit: Commit, where: str) -> None:
     if "/" in relative_path(commit.name, f"{where}.name"):
         raise InputError(f"{where}.name: {shown(commit.name)} is not the name of one folder")
     _check_id(commit.entry, f"{where}.entry")
+    if commit.installed:
+        _check_id(commit.installed.entry, f"{where}.installed.entry")
     for text in (commit.commit, *(inner.commit for inner in commit.submodules)):
         if not is_commit(text):
             raise InputError(f"{where}: {shown(text)} is not a full commit")

@@ -167,7 +167,7 @@ def as_realized(
     abi = lock.python.interpreter.abi
     return Contents(
         core={"name": lock.core.name, "entry": lock.core.entry},
-        nodes=tuple({"name": node.name, "entry": node.entry} for node in lock.nodes),
+        nodes=tuple({"name": node.name, "entry": node.used} for node in lock.nodes),
         # A record that was written before there was a field says nothing of it.
         interpreter={name: interpreter.get(name) for name in record.interpreter},
         python={"provided": lock.python.provided},

@@ -64,7 +64,13 @@ def parts(spec: Spec) -> Parts:
     }
     return Parts(
         core=spec.core.request,
-        nodes=digest([[node.name, node.request] for node in spec.nodes]),
+        nodes=digest(
+            [
+                # As a lock of before the field has it, where it is not set.
+                [node.name, node.request, *(["run_install"] if node.run_install else [])]
+                for node in spec.nodes
+            ]
+        ),
         python=digest([spec.packages, settings]),
         models=digest([[model.path, model.name, model.request] for model in spec.models]),
         interpreter=digest(spec.python.version),
@@ -132,8 +138,13 @@ def _commit(
     store: Store, source: Source, old: Commit | None, pin: str | None, access: Access
 ) -> Commit:
     if old is not None and old.request == source.request:
-        return old
+        return old if source.run_install else without_installed(old)
     return fetch_commit(store, source, source.commit or pin or tip(source, access), access)
+
+
+def without_installed(commit: Commit) -> Commit:
+    """A commit of which nothing is known but its own tree: its install.py, if wanted, runs anew."""
+    return msgspec.structs.replace(commit, installed=msgspec.UNSET)
 
 
 @contextlib.contextmanager

@@ -61,6 +61,7 @@ class _RawNode(_Document, frozen=True):
     commit: str | None = None
     name: str | None = None
     writable: bool = False
+    run_install: bool = False
 
 
 class _RawModel(_Document, frozen=True):
@@ -125,6 +126,8 @@ class Source(_Document, frozen=True):
     """The folder that a relative path in `repo` is relative to."""
     writable: bool = False
     """The node writes into its own folder: it gets a private copy."""
+    run_install: bool = False
+    """The node's install.py is run, and what it leaves is what runs."""
 
     @property
     def request(self) -> str:
@@ -277,6 +280,7 @@ def _source(raw: _RawSource | _RawNode, name: str | None, where: str) -> Source:
         where=where,
         base=base,
         writable=isinstance(raw, _RawNode) and raw.writable,
+        run_install=isinstance(raw, _RawNode) and raw.run_install,
     )
 
 
