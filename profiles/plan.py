@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from cvs.profiles import install
 from cvs.store import damage
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
@@ -31,6 +32,8 @@ class Item(msgspec.Struct, frozen=True):
     """Whether the lock has it."""
     damaged: bool = False
     """Whether what is stored was found damaged: a realize refuses it."""
+    to_install: bool = False
+    """Whether its install.py will be run."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -77,7 +80,12 @@ def _items(
     yield _commit(store, "core", spec.core, core)
     nodes = {} if lock is None else {node.name: node for node in lock.nodes}
     for node in spec.nodes:
-        yield _commit(store, "node", node, nodes.get(node.name))
+        item, entry = _commit(store, "node", node, nodes.get(node.name))
+        if lock is not None and item.resolved and not {"python", "interpreter"} & {*stale}:
+            due = install.is_due(store, node, nodes[node.name], lock.python)
+        else:
+            due = node.run_install
+        yield msgspec.structs.replace(item, to_install=due), entry
     if lock is not None and "python" not in stale and "interpreter" not in stale:
         from cvs.versions import wheel
 
@@ -101,5 +109,7 @@ def _commit(
     if locked is None or locked.request != source.request:
         pin = source.commit or source.ref or "HEAD"
         return Item(kind, source.name, pin, None, stored=False, resolved=False), None
-    stored = store.has(locked.entry)
-    return Item(kind, locked.name, locked.commit, locked.size, stored), locked.entry
+    # Of a node whose install.py ran, the tree that runs is all that it takes.
+    entry = next((one for one in (locked.used, locked.entry) if store.has(one)), None)
+    item = Item(kind, locked.name, locked.commit, locked.size, entry is not None)
+    return item, entry or locked.entry

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 from blake3 import blake3
 
-from cvs.profiles import environment, home, state, trial, view
+from cvs.profiles import environment, home, install, state, trial, view
 from cvs.profiles.generations import Profile
 from cvs.store import damage, leases, reserve, scratch
 from cvs.store.digest import EntryId
@@ -24,6 +24,7 @@ from cvs.store.errors import CvsError, EntryMissing, InputError, StoreError
 from cvs.store.progress import Progress
 from cvs.store.record import Place, Record
 from cvs.store.stage import now
+from cvs.store.volume import Volume
 from cvs.versions import interpreter, models, parallel, resolve, wheels
 from cvs.versions import lock as locks
 from cvs.versions.access import Access
@@ -103,10 +104,11 @@ def realize(
     whole = _is_whole(store, profile)
     for _ in range(ATTEMPTS):
         completed, wheel_set = materialize(store, spec, lock, access)
-        if completed != lock:
-            locks.write(target.lock_file, completed, volume.tmp)
-            lock = completed
+        lock = _kept(completed, lock, target, volume)
         try:
+            setting = install.Setting(store, found, target.local_root, access.progress)
+            completed = install.complete(setting, spec, lock, wheel_set)
+            lock = _kept(completed, lock, target, volume)
             wanted = _record(store, spec, lock, wheel_set)
         except EntryMissing:
             # A collection was quicker than our lease; what it took is fetched again.
@@ -126,6 +128,13 @@ def realize(
         f"{spec.version_id}: entries vanish as fast as they are stored",
         hint="is a collection running again and again on this volume?",
     )
+
+
+def _kept(completed: Lock, lock: Lock, target: Target, volume: Volume) -> Lock:
+    """Writes a lock that was completed: what was learned is not learned again."""
+    if completed != lock:
+        locks.write(target.lock_file, completed, volume.tmp)
+    return completed
 
 
 def _is_whole(store: Store, profile: Profile) -> bool:
@@ -232,7 +241,11 @@ def materialize(store: Store, spec: Spec, lock: Lock, access: Access) -> tuple[L
             progress=access.progress,
             stop=access.stop,
         ),
-        *(functools.partial(_commit, store, source, commit, access) for source, commit in commits),
+        *(
+            functools.partial(_commit, store, source, commit, access)
+            for source, commit in commits
+            if not install.is_done(store, source, commit, lock.python)
+        ),
         *(functools.partial(models.ensure, store, model, known, access) for model, known in wanted),
     ]
     wheel_set, *others = parallel.gather(jobs, workers=PARALLEL, stop=access.stop)
@@ -252,7 +265,7 @@ def _record(store: Store, spec: Spec, lock: Lock, wheel_set: EntryId) -> Record:
     """The record of a lock whose every entry is in the store."""
     links = [_place(store, "", lock.core.entry)]
     links += [
-        _place(store, f"custom_nodes/{node.name}", node.entry, private=source.writable)
+        _place(store, f"custom_nodes/{node.name}", node.used, private=source.writable)
         for source, node in zip(spec.nodes, lock.nodes, strict=True)
     ]
     if not spec.skip_models:

@@ -7,7 +7,8 @@
     ├── StoreError           the volume cannot do what is needed
     │   ├── EntryMissing     no entry of that name
     │   └── IntegrityError   bytes differ from the digest they were promised under
-    └── RunError             ComfyUI did not start, stopped, or refused a workflow; exit code 1
+    └── RunError             ComfyUI did not start, stopped, or refused a workflow, or what a node
+                             brings along failed; exit code 1
 
 Whatever is not a CvsError is a defect and keeps its traceback.
 """
@@ -59,7 +60,7 @@ class IntegrityError(StoreError):
 
 
 class RunError(CvsError):
-    """ComfyUI did not start, stopped, or refused the workflow.
+    """ComfyUI did not start, stopped, or refused the workflow; or code of a node failed.
 
     Below the sentence there may be lines of a log.
     """

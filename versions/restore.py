@@ -85,6 +85,7 @@ def sources(store: Store, entry: EntryId, known: Iterable[Known], access: Access
         found += _models(store, entry, one, own)
         found += _wheels(store, entry, one, names, own)
         found += _commits(entry, one, own)
+        found += _installs(store, entry, one)
     found += _origin(store, entry, access)
     return list({source.shown: source for source in reversed(found)}.values())[::-1]
 
@@ -128,6 +129,18 @@ def _commits(entry: EntryId, one: Known, access: Access) -> Iterator[Maker]:
             why = f"it came from a folder of this machine that only the spec of {version} names"
             write = functools.partial(_refuse, why)
             yield Maker(f"{commit.name} at {commit.commit[:12]}", write)
+
+
+def _installs(store: Store, entry: EntryId, one: Known) -> Iterator[Maker]:
+    """What the install.py of a node made. Only a realize can run that, and it does so where the
+    entry is not there."""
+    for node in one.lock.nodes:
+        if node.installed and node.installed.entry == entry:
+            why = (
+                f"install.py of {node.name} made it: remove {store.path(entry)} and `cvs realize "
+                f"{one.lock.version_id}` runs it again"
+            )
+            yield Maker(f"install.py of {node.name}", functools.partial(_refuse, why))
 
 
 def _place(spec: Spec | None, commit: Commit) -> Source | None:

@@ -127,5 +127,7 @@ def _state(item: plans.Item) -> str:
     if item.damaged:
         return "damaged"
     if item.stored:
-        return "stored"
-    return "to fetch" if item.resolved else "to resolve and fetch"
+        state = "stored"
+    else:
+        state = "to fetch" if item.resolved else "to resolve and fetch"
+    return f"{state}, its install.py to run" if item.to_install else state

@@ -1,5 +1,6 @@
 """`cvs resolve`: resolve a spec into its lock."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +16,9 @@ EXAMPLES = """\
   cvs resolve wan-demo --offline
   cvs resolve ./versions/wan-demo.json --json
 """
+
+#: Paths of what an install.py wrote that are named.
+_NAMED = 8
 
 
 def parser() -> Parser:
@@ -49,6 +53,24 @@ def resolved(session: Session) -> tuple[Lock, bool, str]:
 def report(lock: Lock, changed: bool, file: str) -> dict[str, Any]:
     """The JSON result."""
     return {"changed": changed, "file": file, "lock": msgspec.to_builtins(lock)}
+
+
+def installs(lock: Lock) -> list[str]:
+    """What the install.py of nodes made, for people; one line each."""
+    lines = []
+    for node in lock.nodes:
+        if not node.installed:
+            continue
+        parts = (("wrote", node.installed.wrote), ("removed", node.installed.removed))
+        told = [f"{verb} {_some(paths)}" for verb, paths in parts if paths]
+        lines.append(f"install.py of {node.name} {' and '.join(told) or 'changed nothing'}")
+    return lines
+
+
+def _some(paths: Sequence[str]) -> str:
+    named = ", ".join(paths[:_NAMED])
+    more = len(paths) - _NAMED
+    return f"{named} and {more} more" if more > 0 else named
 
 
 def rows(lock: Lock) -> str:

@@ -7,7 +7,7 @@ import msgspec
 
 from cvs import project
 from cvs.cli import Parser, Session
-from cvs.cmd_resolve import rows
+from cvs.cmd_resolve import installs, rows
 from cvs.profiles import drift, state
 from cvs.versions import lock as locks
 from cvs.versions import resolve
@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> int:
         text.append(f"COMFY_HOME  {home}{'' if os.path.islink(home) else ' (not there)'}")
         text.append(f"state       {data['state']}")
     if lock is not None:
-        text += ["", rows(lock)]
+        text += ["", rows(lock), *installs(lock)]
     if stale and lock is not None:
         text.append(f"changed in the spec since it was locked: {', '.join(stale)}")
     if loose_nodes or loose_models:

@@ -3,6 +3,8 @@
 import sys
 from typing import Any
 
+import msgspec
+
 from cvs import lock_diff, project
 from cvs.cli import Parser, Session
 from cvs.store import document
@@ -70,7 +72,8 @@ def run(arguments: list[str]) -> int:
     changed = specs.with_commits(data, commits[0], commits[1:])
     wanted = specs.parse(changed, spec.file)
     everything = not options.node and not packages
-    lock = resolve.resolve(store, wanted, old, access, refresh=everything, packages=packages)
+    known = old and _without_installed(old, options.node)
+    lock = resolve.resolve(store, wanted, known, access, refresh=everything, packages=packages)
     result, text = _report(spec, old, lock, commits, dry_run=options.dry_run)
     if not session.json:
         session.result(result, text)
@@ -85,6 +88,15 @@ def run(arguments: list[str]) -> int:
     if session.json:
         session.result(result, text)
     return 0
+
+
+def _without_installed(lock: Lock, nodes: list[str]) -> Lock:
+    """A lock that has forgotten what the install.py of these nodes made: it is the same no more, or
+    is to be made anew."""
+    changed = tuple(
+        resolve.without_installed(node) if node.name in nodes else node for node in lock.nodes
+    )
+    return msgspec.structs.replace(lock, nodes=changed)
 
 
 def _check_nodes(spec: Spec, names: list[str]) -> None:

@@ -1,7 +1,7 @@
 """`cvs validate`: resolve every commit, check every field, save the lock, and show it."""
 
 from cvs.cli import Parser, Session
-from cvs.cmd_resolve import report, resolved, rows
+from cvs.cmd_resolve import installs, report, resolved, rows
 
 EXAMPLES = """\
   cvs validate wan-demo
@@ -22,7 +22,7 @@ def run(arguments: list[str]) -> int:
     session = Session(parser().parse_args(arguments))
     lock, changed, file = resolved(session)
     python = lock.python.interpreter
-    text = [rows(lock), f"Python {python.version} ({python.platform})"]
+    text = [rows(lock), *installs(lock), f"Python {python.version} ({python.platform})"]
     undated = [wheel.name for wheel in lock.python.wheels if wheel.uploaded is None]
     if lock.python.exclude_newer:
         text.append(f"no package newer than {lock.python.exclude_newer}")

@@ -226,6 +226,8 @@ def _brief(side: Side) -> str:
 
 def _field(name: str, before: Side, after: Side) -> str:
     old, new = before.get(name), after.get(name)
+    if name == "installed":
+        return f"install.py: {_installed(old, new)}"
     if name == "path":
         return f"moved from {old}"
     if isinstance(old, list | tuple) or isinstance(new, list | tuple):
@@ -235,6 +237,18 @@ def _field(name: str, before: Side, after: Side) -> str:
     said = f"{name} {_value(name, old)} → {_value(name, new)}"
     both = old is not None and new is not None
     return f"other bytes, {said}" if name in ("sha256", "entry") and both else said
+
+
+def _installed(old: Side | None, new: Side | None) -> str:
+    """What came to that which an install.py made, and what went from it."""
+    if old is None or new is None:
+        return "ran" if old is None else "to run again, or not at all"
+    before, after = [
+        [*side["wrote"], *(f"{path} removed" for path in side["removed"])] for side in (old, new)
+    ]
+    if before == after:
+        return "made another tree" if old["entry"] != new["entry"] else "ran once more"
+    return _members(before, after)
 
 
 def _value(name: str, value: Any) -> str:
