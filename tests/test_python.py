@@ -162,6 +162,14 @@ def test_pins_stay_unless_something_else_is_asked(index: IndexServer, folder: st
     assert _versions(fresh) == {"a": "2", "b": "2"}
 
 
+def test_the_first_package_of_a_version_is_chosen(index: IndexServer, folder: str) -> None:
+    """A lock that had none is no file that uv could read versions from."""
+    index.add(wheelmaker.make(folder, "a", "1"))
+    none = _resolve(index, [])
+
+    assert _versions(_resolve(index, _wanted(N="a"), previous=none)) == {"a": "1"}
+
+
 def test_overrides_and_constraints_count(index: IndexServer, folder: str) -> None:
     for version in ("1", "2", "3"):
         index.add(wheelmaker.make(folder, "a", version))

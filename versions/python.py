@@ -152,7 +152,7 @@ class _Run:
     def pylock(self, previous: Python | None, progress: Progress) -> list[dict[str, Any]]:
         """Resolves; the packages as uv writes them to pylock.toml."""
         path = os.path.join(self.folder, "pylock.toml")
-        if previous is not None:
+        if previous is not None and previous.wheels:
             # uv keeps the versions of an output file that is there, wherever they still fit.
             with open(path, "w", encoding="utf-8") as file:
                 file.write(_preferences(previous))
