@@ -86,6 +86,39 @@ def test_what_is_left_out_contradicts_nobody() -> None:
     assert _find(*asked, overrides=("n; python_version < '3'",)) is None
 
 
+SAID = (
+    "Because x==2 depends on dep>=3 and x>=3 depends on dep>=4, we can conclude that x>=2 depends "
+    "on dep>=3. And because you require dep<3.0.dev1 and X_y[a]>=2, your requirements are "
+    "unsatisfiable."
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        (SAID, ["A (x-y[a]>=2)", "B (dep<3)"]),
+        (SAID.replace("dep<3.0.dev1 and ", ""), ["A (x-y[a]>=2)"]),
+        ("Because only dep==5 is available and you require one of: dep<3 dep>9", ["B (dep<3)"]),
+        ("you require free and dep. And because", ["B (dep<3)", "A (free)", "C (free)"]),
+        ("Because only x==1 is available, your requirements are unsatisfiable.", []),
+    ],
+)
+def test_who_is_blamed(said: str, found: list[str]) -> None:
+    """Who asks for what an explanation rests upon; without a range only where nobody has one."""
+    wanted = [
+        Requirement(text, requirer, "")
+        for requirer, text in [
+            ("A", "x-y[a]>=2; python_version > '3'"),
+            ("A", "free"),
+            ("A", "dep"),
+            ("B", "dep<3"),
+            ("B", "unrelated==1"),
+            ("C", "free"),
+        ]
+    ]
+    assert sorted(conflict.blamed(said, wanted, PythonSettings())) == sorted(found)
+
+
 def test_overrides_replace_what_everyone_asks_and_constraints_ask_too() -> None:
     assert _find(("A", "n<2"), ("B", "n>2"), overrides=("n==5",)) is None
     assert _find(("A", "n<2"), constraints=("n>2",)) == (

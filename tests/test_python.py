@@ -386,7 +386,9 @@ def test_other_conflicts_are_explained_by_what_uv_says(index: IndexServer, folde
         _resolve(index, _wanted(A="a", B="b"))
 
     message = caught.value.message
-    assert message.startswith("the Python packages contradict each other: Because")
+    assert message.startswith(
+        "the Python packages of A (a) and B (b) contradict each other: Because"
+    )
     assert "c>=2" in message
     assert "\n" not in message
     assert not message.endswith(".")
@@ -400,7 +402,7 @@ def test_a_package_without_a_fitting_wheel_is_named(index: IndexServer, folder: 
         SourceError, match=rf"^a has no wheel for {PROBE.abi} on .*, asked for by N"
     ):
         _resolve(index, _wanted(N="a"))
-    with pytest.raises(SourceError, match=r"^a has no wheel .*, a dependency of another package$"):
+    with pytest.raises(SourceError, match=r"^a has no wheel .*, a dependency of N \(b\)$"):
         _resolve(index, _wanted(N="b"))
 
 

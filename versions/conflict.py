@@ -7,6 +7,7 @@ versions they name, trying those and their neighbours decides it.
 
 import contextlib
 import itertools
+import re
 from collections.abc import Sequence
 
 from packaging.markers import default_environment
@@ -49,6 +50,44 @@ def find(wanted: Sequence[Requirement], settings: PythonSettings, probe: Probe) 
                     f"{first} wants {name}{left}, {second} wants {name}{right}"
                 )
     return None
+
+
+#: What a resolver says of the requirements that it was given itself.
+_GIVEN = re.compile(r"you require (.+?)(?:, |\.(?:\s|$)| your requirements|$)")
+_NAME = re.compile(r"(?:^|\s)([A-Za-z0-9][A-Za-z0-9._-]*)")
+
+
+def blamed(said: str, wanted: Sequence[Requirement], settings: PythonSettings) -> list[str]:
+    """Who asks for the packages that a resolver's explanation rests upon, and for what.
+
+    Args:
+        said: the explanation, on one line.
+
+    Returns:
+        `A (x>=2)`, `B (dep<3, y)`, one for each requirer. Who gives no range is named only where
+        nobody does.
+    """
+    names = {
+        canonicalize_name(name.rstrip(".-_"))
+        for text in _GIVEN.findall(said)
+        for name in _NAME.findall(text)
+    }
+    pairs = [(one.requirer, one.text) for one in wanted]
+    asked: dict[str, list[tuple[str, str]]] = {}
+    for requirer, text in pairs:
+        for name in _names([text]) & names:
+            asked.setdefault(name, []).append((requirer, text.partition(";")[0].strip()))
+    found: dict[str, list[str]] = {}
+    for some in asked.values():
+        ranged = [(requirer, text) for requirer, text in some if re.search("[<>=~@]", text)]
+        for requirer, text in ranged or some:
+            found.setdefault(requirer, []).append(text)
+    # A constraint is told as if the packages that it meets said so themselves.
+    for text in settings.constraints:
+        plain = text.partition(";")[0].replace(" ", "")
+        if _names([text]) and plain in said:
+            found.setdefault("python.constraints", []).append(plain)
+    return [f"{requirer} ({', '.join(dict.fromkeys(texts))})" for requirer, texts in found.items()]
 
 
 def _names(texts: Sequence[str]) -> set[str]:

@@ -264,7 +264,11 @@ class _Run:
             missing = _NOT_FOUND.search(flat)
             if missing:
                 where = "no folder of wheels has" if self.offline else "the package index has no"
-                return SourceError(f"{where} {missing[1]!r}, {self._who(missing[1])}")
+                return SourceError(
+                    f"{where} {missing[1]!r}, {self._who(missing[1], flat)}",
+                    hint="it may be misspelt, or on another index (python.extra_index_urls); "
+                    f"\"{missing[1]}; python_version < '3'\" in python.overrides leaves it out",
+                )
             hint = None
             if self.exclude_newer and "exclude-newer" in flat:
                 hint = f"nothing newer than {self.exclude_newer} counts: see python.exclude_newer"
@@ -279,10 +283,10 @@ class _Run:
                     )
                 return SourceError(
                     f"{name} has no wheel for {self.probe.abi} on {self.probe.platform}, "
-                    f"{self._who(name)}",
+                    f"{self._who(name, flat)}",
                     hint=hint or "only wheels can be locked: give one in a folder of find_links",
                 )
-            return InputError(f"the Python packages contradict each other: {_why(said)}", hint=hint)
+            return InputError(self._contradiction(flat, _why(said)), hint=hint)
         address = _FETCH.search(flat)
         if address and not address[1].startswith("file:"):
             place = download.show(address[1])
@@ -291,9 +295,19 @@ class _Run:
             return SourceError(f"{place} {_trouble(flat)}")
         return SourceError(f"uv cannot resolve the Python packages: {_why(said)}")
 
-    def _who(self, package: str) -> str:
-        asking = self._asking(package)
-        return f"asked for by {', '.join(asking)}" if asking else "a dependency of another package"
+    def _contradiction(self, flat: str, why: str) -> str:
+        """Who wants what cannot be, as the resolver explains it."""
+        who = conflict.blamed(flat, self.wanted, self.settings)
+        if len(who) == 1:
+            return f"{who[0]} asks for what cannot be had: {why}"
+        of = f" of {', '.join(who[:-1])} and {who[-1]}" if who else ""
+        return f"the Python packages{of} contradict each other: {why}"
+
+    def _who(self, package: str, flat: str) -> str:
+        if asking := self._asking(package):
+            return f"asked for by {', '.join(asking)}"
+        who = conflict.blamed(flat, self.wanted, self.settings)
+        return f"a dependency of {', '.join(who) or 'another package'}"
 
     def _asking(self, package: str) -> list[str]:
         """The direct requirers of a package."""
@@ -461,7 +475,8 @@ def _why(said: str) -> str:
         plain = line.strip().removeprefix("error:").removeprefix("cause:").strip()
         if plain and not plain.startswith(("No solution found", "warning:")):
             lines.append(plain)
-    text = " ".join(lines).rstrip(".")
+    # Markers stand behind names there, in braces.
+    text = re.sub(r"\{[^{}]*\}", "", " ".join(lines).rstrip("."))
     text = re.sub(r"we can conclude that (your requirements are unsatisfiable)$", r"\1", text)
     return text if len(text) <= 2000 else text[:2000] + "…"
 
@@ -477,9 +492,11 @@ def _trouble(flat: str) -> str:
         ("timed out", "did not answer in time"),
         ("certificate", "has a certificate that is not trusted"),
         ("client error (Connect)", "cannot be reached"),
+        ("reading a body", "broke off"),
+        ("reset by peer", "broke off"),
         ("expected", "gave something that is not an index page"),
         ("Expected", "gave something that is not an index page"),
     ):
         if sign in flat:
             return meaning
-    return f"did not give what was asked: {_why(flat)}"
+    return f"did not give what was asked: {_why(flat.rpartition('cause:')[2])}"

@@ -257,7 +257,7 @@ class _Fetch:
                 raise SourceError(
                     f"{download.show(one.url)} is not the wheel of the lock: "
                     "it has another SHA-256",
-                    hint="what the index serves was replaced; `cvs resolve` would lock it anew",
+                    hint="what the index serves was replaced; `cvs update` would lock it anew",
                 ) from None
             yield path
         finally:
