@@ -14,7 +14,7 @@ from typing import Literal, Self
 import wheelmaker
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-Mode = Literal["ok", "404", "500", "garbage", "wrong-hash", "no-hash"]
+Mode = Literal["ok", "404", "500", "garbage", "wrong-hash", "no-hash", "cut", "silent", "redirect"]
 
 _JSON = "application/vnd.pypi.simple.v1+json"
 
@@ -23,15 +23,22 @@ class IndexServer:
     """Serves the wheels that it is given; use as a context manager.
 
     Attributes:
-        mode: what goes wrong, if anything.
+        mode: what goes wrong with pages, if anything.
+        files: what goes wrong with wheels.
+        elsewhere: what a redirect leads to, before the path.
         user: `name:password` that every request must bear; None for nobody.
         paths: what was asked for, in order.
+        credentials: the requests' `Authorization`.
         certified: as a proxy, what it answers with in the place of the host that is asked for;
             None for no proxy.
     """
 
     def __init__(self) -> None:
         self.mode: Mode = "ok"
+        self.files: Mode = "ok"
+        self.elsewhere = ""
+        self.credentials: list[str | None] = []
+        self.ended = threading.Event()
         self.user: str | None = None
         self.paths: list[str] = []
         self.certified: ssl.SSLContext | None = None
@@ -50,6 +57,7 @@ class IndexServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.ended.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -134,6 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         index = self.index
         index.paths.append(self.path)
+        index.credentials.append(self.headers.get("Authorization"))
         if index.user is not None:
             wanted = "Basic " + base64.b64encode(index.user.encode()).decode()
             if self.headers.get("Authorization") != wanted:
@@ -146,12 +155,35 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404, b"")
 
+    def _goes_wrong(self, mode: Mode, kind: str, size: int = 1000) -> bool:
+        """Answers as a server that fails, if it is to.
+
+        Args:
+            kind: the content type of a right answer.
+            size: its bytes.
+        """
+        if mode in ("404", "500"):
+            self._answer(int(mode), b"")
+        elif mode == "garbage":
+            self._answer(200, b"\x00 no page \xff", {"Content-Type": kind})
+        elif mode == "redirect":
+            self._answer(302, b"", {"Location": self.index.elsewhere + self.path})
+        elif mode == "cut":
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(size))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(b"PK")
+            self.close_connection = True
+        elif mode == "silent":
+            self.index.ended.wait()
+        else:
+            return False
+        return True
+
     def _page(self, name: str) -> None:
-        if self.index.mode in ("404", "500"):
-            self._answer(int(self.index.mode), b"")
-            return
-        if self.index.mode == "garbage":
-            self._answer(200, b"\x00 no page \xff", {"Content-Type": _JSON})
+        if self._goes_wrong(self.index.mode, _JSON):
             return
         files = self.index.page(name)
         if files is None:
@@ -167,6 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.index.file(name)
         if path is None:
             self._answer(404, b"")
+            return
+        if self._goes_wrong(self.index.files, "application/zip", os.path.getsize(path)):
             return
         with open(path, "rb") as file:
             data = file.read()
