@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crashing import Crashes, Operation, remove
+from gitserver import Content
 from world import World
 
 from cvs.store import copying, damage
@@ -60,6 +61,24 @@ def two(crashes: Crashes) -> None:
     """`demo` with two generations, the second of which is current."""
     changed(crashes)
     crashes.ok(*_realize(crashes.world))
+
+
+def scripted(crashes: Crashes) -> None:
+    """Besides one, a node in the spec of `demo` whose install.py is to run."""
+    one(crashes)
+    world = crashes.world
+    files: dict[bytes, Content] = {
+        b"__init__.py": b"NODE_CLASS_MAPPINGS = {}\n",
+        b"install.py": b"import os; os.makedirs('made'); open('made/file', 'w').write('made')\n",
+    }
+    commit = world.new_source("scripted.git", files)
+    node = {"repo": f"{world.url}/scripted.git", "commit": commit, "run_install": True}
+    world.spec(custom_nodes=[world.node(), node])
+
+
+def _installed(world: World) -> None:
+    assert (world.home / "custom_nodes" / "scripted" / "made" / "file").read_text() == "made"
+    assert world.lock()["nodes"][1]["installed"]["wrote"] == ["made/"]
 
 
 def viewless(crashes: Crashes) -> None:
@@ -245,6 +264,7 @@ OPERATIONS = (
         TWO,
         _updated,
     ),
+    Operation("install", scripted, _realize, ONE, TWO, _installed),
     Operation("switch", elsewhere, _realize, TWO, ONE, _at_home),
     Operation(
         "replace",

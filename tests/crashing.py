@@ -304,7 +304,7 @@ def scraps(world: World) -> list[str]:
         world.folder / "temporary": rf"cvs-{os.geteuid()}",
         world.folder / "temporary" / f"cvs-{os.geteuid()}": "",
         world.versions: r"[a-z]+\.json",
-        world.local_root: r"environments|realized|run",
+        world.local_root: r"caches|environments|realized|run",
         world.local_root / "run": "",
         world.local_root / "environments": r"[0-9a-f]{32}|wheels",
         world.local_root / "environments" / "wheels": r"[0-9a-f]{64}",
