@@ -366,6 +366,18 @@ def test_a_result_that_is_gone_is_made_again(world: World, runs: list[str]) -> N
     assert world.profile().current() == 3
 
 
+@sealed
+def test_the_tree_of_the_commit_is_not_needed(world: World, runs: list[str]) -> None:
+    """Where what the script left is stored, nobody asks for what it was made from."""
+    assert run(world, "open('new', 'w').write('new')").code == 0
+    _remove(world, world.lock()["nodes"][0]["entry"])
+    os.rename(world.repos / "tools.git", world.repos / "gone.git")
+    world.ok("realize", "demo", "--locked", "--target", f"{world.folder}/twin", *world.local)
+
+    assert (world.folder / "twin" / "custom_nodes" / "tools" / "new").read_text() == "new"
+    assert len(runs) == 1
+
+
 def _remove(world: World, entry: str) -> None:
     """Takes an entry out of the store, as a collection or an accident would."""
     os.rename(

@@ -1,5 +1,6 @@
 """Unplugged: a process that opens no socket, whatever it tries, and what it may do all the same."""
 
+import errno
 import os
 import platform
 import signal
@@ -7,10 +8,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cvs.store import seal, unplugged
 
@@ -233,3 +236,64 @@ def test_both_seals_at_once(tmp_path: Path, servers: Servers) -> None:
     assert run(both, code, *servers.arguments, str(tmp_path)).stdout == "no\nno\n"
     assert seal.together(both, weak).state == "none: a reason"
     assert os.path.exists(tmp_path / "mine" / "x")
+
+
+# The program itself, for machines that are not at hand
+
+
+def decided(
+    program: Sequence[tuple[int, int, int, int]], architecture: int, number: int, *arguments: int
+) -> int:
+    """What a filter decides of a system call, as the kernel runs it."""
+    words = [number, architecture, 0, 0]
+    for argument in arguments:
+        words += [argument & 0xFFFFFFFF, argument >> 32]
+    at = value = 0
+    while True:
+        code, when, otherwise, constant = program[at]
+        at += 1
+        if code == unplugged._LOAD:
+            value = words[constant // 4]
+        elif code == unplugged._AND:
+            value &= constant
+        elif code == unplugged._RETURN:
+            return constant
+        else:
+            is_so = value == constant if code == unplugged._EQUAL else value >= constant
+            at += when if is_so else otherwise
+
+
+@pytest.mark.parametrize("name", unplugged._MACHINES)
+@given(st.data())
+def test_what_the_filter_decides(name: str, data: st.DataObject) -> None:
+    """On every machine: sockets, rings and descriptors of others are refused, pairs but for those
+    of streams of Unix too, calls of other architectures end the process, all else is allowed."""
+    machine = unplugged._MACHINES[name]
+    known = [*machine.refused, machine.socketpair, *unplugged._RINGS, 438]
+    number = data.draw(st.sampled_from(known) | st.integers(0, 0xFFFFFFFF))
+    others = [other.architecture for other in unplugged._MACHINES.values()]
+    architecture = data.draw(
+        st.just(machine.architecture) | st.sampled_from([*others, 0x40000003, 0x40000028])
+    )
+    family = data.draw(st.integers(0, 3) | st.integers(0, (1 << 64) - 1))
+    kind = data.draw(st.integers(0, 10)) | data.draw(
+        st.sampled_from([0, 0o4000, 0o2000000, 1 << 32])
+    )
+    pair = (family & 0xFFFFFFFF, kind & 0xF)
+    if architecture != machine.architecture:
+        expected = 0x80000000
+    elif number >= 0x40000000:
+        expected = 0x50000 | errno.ENOSYS
+    elif number in machine.refused:
+        expected = 0x50000 | errno.EACCES
+    elif number in (425, 426, 427):
+        expected = 0x50000 | errno.ENOSYS
+    elif number == 438:
+        expected = 0x50000 | errno.EPERM
+    elif number == machine.socketpair and pair not in [(1, 1), (1, 5)]:
+        expected = 0x50000 | errno.EACCES
+    else:
+        expected = 0x7FFF0000
+
+    program = unplugged._filter(machine)
+    assert decided(program, architecture, number, family, kind, 0) == expected
