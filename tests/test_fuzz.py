@@ -173,6 +173,10 @@ def test_records(memory: Path, data: bytes) -> None:
 
 
 _LOCK = json.loads(lock.encode(locks.lock()))
+_LOCK["nodes"][0]["installed"] = {
+    **{"entry": locks.entry(7), "size": 9, "python": "a" * 64},
+    **{"wrote": ["a", "b/"], "removed": ["c"]},
+}
 _LOCK["core"]["submodules"] = [{"path": "a/b", "repo": "https://example.org/b", "commit": "d" * 40}]
 _LOCK["core"]["lfs"] = ["a/c"]
 _LOCK["models"].append({**_LOCK["models"][0], "path": "vae/b", "entry": None, "sha256": None})
@@ -193,7 +197,7 @@ _SPEC: dict[str, Any] = {
     **hostile_documents.SPEC,
     "comfy": {"repo": "https://example.org/ComfyUI", "ref": "v1", "commit": "c" * 40},
     "custom_nodes": [
-        {"repo": "git@example.org:a/b", "name": "b", "writable": True},
+        {"repo": "git@example.org:a/b", "name": "b", "writable": True, "run_install": True},
         {"repo": "ssh://git@example.org:22/c@main"},
     ],
     "models": [
