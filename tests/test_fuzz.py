@@ -174,8 +174,11 @@ def test_records(memory: Path, data: bytes) -> None:
 
 _LOCK = json.loads(lock.encode(locks.lock()))
 _LOCK["nodes"][0]["installed"] = {
-    **{"entry": locks.entry(7), "size": 9, "python": "a" * 64},
-    **{"wrote": ["a", "b/"], "removed": ["c"]},
+    "entry": locks.entry(7),
+    "size": 9,
+    "python": "a" * 64,
+    "wrote": ["a", "b/"],
+    "removed": ["c"],
 }
 _LOCK["core"]["submodules"] = [{"path": "a/b", "repo": "https://example.org/b", "commit": "d" * 40}]
 _LOCK["core"]["lfs"] = ["a/c"]
