@@ -14,13 +14,15 @@ import contextlib
 import ctypes
 import os
 import signal
+import struct
 import sys
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 1, 38, 36
-_CREATE_RULESET, _RESTRICT_SELF = 444, 446
-#: A Landlock domain that refuses to make devices, and signals to those outside of it.
-_MAKE_DEVICE, _SIGNALS = 1 << 6 | 1 << 11, 1 << 1
-_WITH_SCOPES = 6
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+#: A Landlock domain that refuses to make devices, and signals to those outside of it. That a file
+#: is renamed into another folder every domain refuses, unless it speaks of that.
+_MAKE_DEVICE, _REFER, _SIGNALS = 1 << 6 | 1 << 11, 1 << 13, 1 << 1
+_WITH_REFER, _WITH_SCOPES = 2, 6
 
 
 def main(command: list[str]) -> int:
@@ -68,9 +70,16 @@ def _leave(libc: ctypes.CDLL) -> None:
     version = libc.syscall(ctypes.c_long(_CREATE_RULESET), None, ctypes.c_size_t(0), 1)
     if version < 1:
         return
-    attributes = (ctypes.c_uint64 * 3)(_MAKE_DEVICE, 0, _SIGNALS if version >= _WITH_SCOPES else 0)
+    refer = _REFER if version >= _WITH_REFER else 0
+    signals = _SIGNALS if version >= _WITH_SCOPES else 0
+    attributes = (ctypes.c_uint64 * 3)(_MAKE_DEVICE | refer, 0, signals)
     size = ctypes.c_size_t(ctypes.sizeof(attributes))
     ruleset = libc.syscall(ctypes.c_long(_CREATE_RULESET), ctypes.byref(attributes), size, 0)
+    if refer:
+        root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        everywhere = struct.pack("=Qi", refer, root)
+        libc.syscall(ctypes.c_long(_ADD_RULE), ruleset, 1, everywhere, 0)
+        os.close(root)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if ruleset < 0 or libc.syscall(ctypes.c_long(_RESTRICT_SELF), ruleset, 0) < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -20,6 +21,9 @@ from cvs.store.errors import RunError
 
 #: Bytes of what is said that are kept: the last ones.
 _KEPT = 1 << 16
+
+#: Seconds between two looks at whether it is to stop.
+_LOOK = 0.2
 
 #: Seconds in which whoever is told to end has to have ended all others.
 _GRACE = 10.0
@@ -51,6 +55,7 @@ def run(
     variables: Mapping[str, str],
     writable: Iterable[str],
     seconds: float,
+    stop: threading.Event | None = None,
 ) -> Done:
     """Runs a command in a sandbox until it ends.
 
@@ -60,6 +65,7 @@ def run(
         variables: all that it gets: no secrets.
         writable: folders that it may write in; TMPDIR and HOME should lie there.
         seconds: how long it may take.
+        stop: ends it when it is set, as if it had taken too long.
 
     Raises:
         RunError: there is no sandbox here.
@@ -85,7 +91,7 @@ def run(
             preexec_fn=begin,
         ) as running:
             try:
-                return _follow(running, seconds)
+                return _follow(running, seconds, stop)
             finally:
                 _end(running)
     finally:
@@ -99,7 +105,9 @@ def _refusal(what: str, state: str) -> RunError:
     )
 
 
-def _follow(running: "subprocess.Popen[bytes]", seconds: float) -> Done:
+def _follow(
+    running: "subprocess.Popen[bytes]", seconds: float, stop: threading.Event | None
+) -> Done:
     """Reads what a process says until it ends or its time is over."""
     assert running.stdout is not None
     descriptor = running.stdout.fileno()
@@ -108,8 +116,8 @@ def _follow(running: "subprocess.Popen[bytes]", seconds: float) -> Done:
     deadline = time.monotonic() + seconds
     said = bytearray()
     code = None
-    while (left := deadline - time.monotonic()) > 0:
-        if not waiting.poll(left * 1000):
+    while (left := deadline - time.monotonic()) > 0 and not (stop and stop.is_set()):
+        if not waiting.poll(1000 * (min(left, _LOOK) if stop else left)):
             continue
         data = os.read(descriptor, _KEPT)
         if not data:

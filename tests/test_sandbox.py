@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,13 @@ def own(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "own"
 
 
-def run(folder: Path, code: str, *arguments: str, seconds: float = PATIENCE) -> sandbox.Done:
+def run(
+    folder: Path,
+    code: str,
+    *arguments: str,
+    seconds: float = PATIENCE,
+    stop: threading.Event | None = None,
+) -> sandbox.Done:
     """Runs Python code in a sandbox that may write in a folder."""
     return sandbox.run(
         [sys.executable, "-c", code, *arguments],
@@ -33,6 +40,7 @@ def run(folder: Path, code: str, *arguments: str, seconds: float = PATIENCE) -> 
         variables={"PATH": os.environ["PATH"], "TMPDIR": str(folder)},
         writable=[str(folder)],
         seconds=seconds,
+        stop=stop,
     )
 
 
@@ -201,3 +209,31 @@ def test_the_reaper_alone(own: Path) -> None:
         running.send_signal(signal.SIGTERM)
         assert running.wait(PATIENCE) == 143
     assert is_gone(int(pid))
+
+
+def test_a_file_is_moved(own: Path) -> None:
+    """Inside of its folders a file may be renamed from one into another: every build does it."""
+    (own / "below").mkdir()
+
+    done = run(own, "import os; open('a', 'w').close(); os.rename('a', 'below/b')")
+
+    assert done == (0, "")
+    assert [path.name for path in (own / "below").iterdir()] == ["b"]
+
+
+def test_told_to_stop(own: Path) -> None:
+    """It ends when somebody else says so, with all that it started."""
+    stop = threading.Event()
+    (own / "started").touch()
+    code = "import os, time; os.remove('started'); time.sleep(1000)"
+
+    def watch() -> None:
+        until(lambda: not (own / "started").exists())
+        stop.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    done = run(own, code, seconds=1000, stop=stop)
+    watcher.join()
+
+    assert done.code is None
