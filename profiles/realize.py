@@ -235,11 +235,7 @@ def materialize(store: Store, spec: Spec, lock: Lock, access: Access) -> tuple[L
             store,
             lock.python,
             settings=spec.python,
-            wheels_dir=access.wheels_dir,
-            offline=access.offline,
-            python=access.python,
-            progress=access.progress,
-            stop=access.stop,
+            access=access,
         ),
         *(
             functools.partial(_commit, store, source, commit, access)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 import wheelmaker
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 
 Mode = Literal["ok", "404", "500", "garbage", "wrong-hash", "no-hash", "cut", "silent", "redirect"]
 
@@ -73,9 +73,11 @@ class IndexServer:
         return f"http://{self.host}/simple/"
 
     def add(self, path: str, uploaded: str | None = "2026-01-01T00:00:00Z") -> str:
-        """Serves a wheel from now on; None for one without a date. Returns its URL."""
+        """Serves a wheel or source archive from now on; None for one without a date. Returns its
+        URL."""
         file = os.path.basename(path)
-        name = canonicalize_name(parse_wheel_filename(file)[0])
+        read = parse_wheel_filename if file.endswith(".whl") else parse_sdist_filename
+        name = canonicalize_name(read(file)[0])
         self._wheels.setdefault(name, {})[file] = (path, uploaded)
         return f"http://{self.host}/files/{file}"
 

@@ -145,7 +145,7 @@ def test_another_digest_than_that_of_the_lock(shop: Shop) -> None:
             break
 
     message = shop.refused("realize")
-    assert message == f"{url} is not the wheel of the lock: it has another SHA-256"
+    assert message == f"{url} is not what the lock names: it has another SHA-256"
     assert shop.run("update").code == 0
     assert shop.run("realize").code == 0
 

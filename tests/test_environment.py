@@ -23,6 +23,7 @@ from cvs.store.entries import Store
 from cvs.store.errors import InputError, IntegrityError, StoreError
 from cvs.store.volume import Volume
 from cvs.versions import interpreter, wheels
+from cvs.versions.access import Access
 from cvs.versions.lock import Python, Wheel
 from cvs.versions.spec import PythonSettings
 
@@ -63,7 +64,9 @@ def made(store: Store, tmp_path: Path) -> Made:
                 )
             )
         locked = Python(interpreter=PROBE.interpreter, exclude_newer=None, wheels=tuple(members))
-        return wheels.fetch(store, locked, settings=PythonSettings(), wheels_dir=folder)
+        return wheels.fetch(
+            store, locked, settings=PythonSettings(), access=Access(wheels_dir=folder)
+        )
 
     return make
 

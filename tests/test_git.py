@@ -981,12 +981,15 @@ def test_facts_may_be_lost(server: GitServer, source: Source, store: Store) -> N
 
 
 def test_facts_too_long(volume: Volume) -> None:
-    """What does not fit into a link is not kept; a lock still has it."""
-    facts.put(volume, "key", Facts("2020-01-01T00:00:00Z", lfs=("x" * 5000,)))
-    assert facts.get(volume, "key") is None
+    """What does not fit into a link is a file, and the other way round later; what is too long for
+    that is not kept."""
     short = Facts("2020-01-01T00:00:00Z", (Submodule(path="s", repo="", commit="a" * 40),), ("é",))
-    facts.put(volume, "key", short)
-    assert facts.get(volume, "key") == short
+    long = Facts("2020-01-01T00:00:00Z", lfs=("x" * 5000,))
+    for one in (long, short, long):
+        facts.put(volume, "kind", "key", one)
+        assert facts.get(volume, "kind", "key", Facts) == one
+    facts.put(volume, "kind", "other", Facts("", lfs=("x" * 2_000_000,)))
+    assert facts.get(volume, "kind", "other", Facts) is None
 
 
 def test_disk_full(place: Repository, source: Source, store: Store) -> None:

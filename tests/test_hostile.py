@@ -186,4 +186,4 @@ def test_refs_and_facts(target: bytes, volume: Volume) -> None:
         os.symlink(target, os.fsencode(os.path.join(volume.refs, kind, "key")))
 
     assert refs.get(volume, "commit", "key") is None
-    assert facts.get(volume, "key") is None
+    assert facts.get(volume, "commit-facts", "key", facts.Facts) is None

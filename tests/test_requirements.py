@@ -10,7 +10,7 @@ from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import InputError, IntegrityError
 from cvs.versions import requirements
-from cvs.versions.requirements import Requirement, Requirements
+from cvs.versions.requirements import Project, Requirement, Requirements
 
 
 def _texts(text: str | bytes, **files: bytes) -> list[str]:
@@ -60,9 +60,11 @@ def test_what_is_wanted(text: str | bytes, wanted: list[str]) -> None:
         ("./local", "./local"),
         ("/opt/a-1-py3-none-any.whl", "/opt/a-1-py3-none-any.whl"),
         ("wheels/a-1-py3-none-any.whl", "wheels/a-1-py3-none-any.whl"),
-        ("git+https://token@x.org/a/b", "git+https://x.org/a/b"),
-        ("a @ git+https://x.org/a/b@main", "a @ git+https://x.org/a/b@main"),
-        ("https://x.org/a-1.tar.gz", "https://x.org/a-1.tar.gz"),
+        ("hg+https://token@x.org/a/b", "hg+https://x.org/a/b"),
+        ("a @ svn+https://x.org/a/b@main", "a @ svn+https://x.org/a/b@main"),
+        ("-e ./git+local", "-e ./git+local"),
+        ("http://x.org/a-1.tar.gz", "http://x.org/a-1.tar.gz"),
+        ("https://x.org/a-1.tar.lz", "https://x.org/a-1.tar.lz"),
         ("https://x.org/a.whl", "https://x.org/a.whl"),
         ("http://x.org/a-1-py3-none-any.whl", "http://x.org/a-1-py3-none-any.whl"),
         ("a @ file:///a-1-py3-none-any.whl", "a @ file:///a-1-py3-none-any.whl"),
@@ -137,10 +139,12 @@ def test_packages_of_a_user_must_be_lockable() -> None:
     [
         ("a b", r"python_packages\[0\]: 'a b' is not a requirement"),
         ("", "is not a requirement"),
-        ("git+https://u:p@x.org/a", "'git\\+https://x.org/a' is a repository: only wheels"),
-        ("a @ git+https://x.org/a", "is a repository: only wheels can be locked"),
-        ("./a", "is a local path: only wheels can be locked"),
-        ("a @ https://x.org/a-1.tar.gz", "is not the URL of a wheel: only wheels"),
+        (
+            "hg+https://u:p@x.org/a",
+            "'hg\\+https://x.org/a' is a repository of another kind than git: it cannot be locked",
+        ),
+        ("./a", "is a local path: it cannot be locked"),
+        ("a @ https://x.org/a-1", "is not the URL of a wheel or of a source archive: it cannot"),
     ],
 )
 def test_packages_of_a_user_that_cannot_be_locked_are_refused(line: str, problem: str) -> None:
@@ -226,3 +230,47 @@ def test_a_file_that_is_included_twice_is_read_once() -> None:
     read = requirements.parse(b"-r 0.txt\n" * 1000, requirer="N", read=files.get)
 
     assert [one.text for one in read.wanted] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("line", "project"),
+    [
+        ("git+https://x.org/a/b", Project("https://x.org/a/b", True)),
+        ("git+https://token@x.org/a/b.git", Project("https://token@x.org/a/b.git", True)),
+        ("git+https://x.org/a/b@v1.0", Project("https://x.org/a/b", True, "v1.0")),
+        (
+            "-e git+https://x.org/a/b@main#egg=The_B[one]&subdirectory=py/b",
+            Project("https://x.org/a/b", True, "main", "py/b", "the-b", "[one]"),
+        ),
+        (
+            "The.B[two,one] @ git+ssh://git@x.org/a/b@f/x ; python_version > '3'",
+            Project(
+                *("ssh://git@x.org/a/b", True, "f/x", "", "the-b", "[one,two]"),
+                marker='python_version > "3"',
+            ),
+        ),
+        (
+            "https://x.org/a/archive/refs/heads/main.zip",
+            Project("https://x.org/a/archive/refs/heads/main.zip", False),
+        ),
+        (
+            "b @ https://x.org/b-1.0.tar.gz#sha256=abc",
+            Project("https://x.org/b-1.0.tar.gz", False, name="b"),
+        ),
+    ],
+)
+def test_what_is_built_first(line: str, project: Project) -> None:
+    """A repository or a source archive says where the source is, and maybe what it is."""
+    (found,) = requirements.parse(line.encode(), requirer="N").wanted
+
+    assert found.project == project
+    assert found.text.replace('"', "'") == line.removeprefix("-e ").replace(
+        "The.B[two,one]", "The.B[one,two]"
+    )
+
+
+@pytest.mark.parametrize("folder", ["../x", "a/../../x", "$HOME", "a//b"])
+def test_a_project_that_is_elsewhere(folder: str) -> None:
+    """A subdirectory stays in its repository."""
+    with pytest.raises(InputError, match=r"^N/requirements.txt:1: subdirectory: "):
+        requirements.parse(f"git+https://x.org/a#subdirectory={folder}".encode(), requirer="N")

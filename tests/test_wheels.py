@@ -16,6 +16,7 @@ from cvs.store.entries import Store
 from cvs.store.errors import CvsError, InputError, OfflineError, SourceError
 from cvs.store.progress import Progress, Task, Unit
 from cvs.versions import download, interpreter, parallel, wheel, wheels
+from cvs.versions.access import Access
 from cvs.versions.lock import Python, Wheel
 from cvs.versions.spec import PythonSettings
 
@@ -61,7 +62,7 @@ def test_wheels_are_fetched_once_and_become_a_set(
     assert wheels.missing(store, locked) == list(locked.wheels)
 
     entry = wheels.fetch(store, locked, settings=SETTINGS)
-    again = wheels.fetch(store, locked, settings=SETTINGS, offline=True)
+    again = wheels.fetch(store, locked, settings=SETTINGS, access=Access(offline=True))
 
     assert (again, wheels.missing(store, locked)) == (entry, [])
     assert len(index.paths) == 3
@@ -110,8 +111,7 @@ def test_local_folders_come_before_the_address(
         store,
         locked,
         settings=PythonSettings(find_links=(f"file://{folder}",)),
-        wheels_dir=str(wrong),
-        offline=True,
+        access=Access(wheels_dir=str(wrong), offline=True),
     )
 
     assert index.paths == []
@@ -127,7 +127,9 @@ def test_offline_every_missing_wheel_is_named(
     shutil.copy(paths[1], some)
 
     with pytest.raises(OfflineError) as caught:
-        wheels.fetch(store, locked, settings=SETTINGS, wheels_dir=str(some), offline=True)
+        wheels.fetch(
+            store, locked, settings=SETTINGS, access=Access(wheels_dir=str(some), offline=True)
+        )
 
     assert caught.value.message == (
         "2 wheels are not stored and no connection may be made: "
@@ -144,7 +146,7 @@ def test_a_wheel_of_a_local_folder_has_no_other_place(store: Store, folder: str)
         wheels.fetch(store, locked, settings=SETTINGS)
     Path(path).write_bytes(b"changed")
     with pytest.raises(SourceError, match=r"a-1-py3-none-any\.whl has the SHA-256"):
-        wheels.fetch(store, locked, settings=SETTINGS, wheels_dir=folder)
+        wheels.fetch(store, locked, settings=SETTINGS, access=Access(wheels_dir=folder))
     assert list(store.ids()) == []
 
 
@@ -157,7 +159,7 @@ def test_other_bytes_than_the_lock_says_are_refused(
     data[-1] ^= 1
     Path(path).write_bytes(data)
 
-    with pytest.raises(SourceError, match="is not the wheel of the lock: it has another SHA-256"):
+    with pytest.raises(SourceError, match="is not what the lock names: it has another SHA-256"):
         wheels.fetch(store, locked, settings=SETTINGS)
     Path(path).write_bytes(b"shorter")
     with pytest.raises(SourceError, match=r"has 7 bytes instead of \d+$"):
@@ -199,7 +201,9 @@ def test_a_wheel_for_another_system_is_refused(store: Store, folder: str) -> Non
     path = wheelmaker.make(folder, "a", "1", tag="cp311-cp311-win_amd64")
 
     with pytest.raises(InputError, match="does not fit this interpreter on this system"):
-        wheels.fetch(store, _lock(_wheel(path)), settings=SETTINGS, wheels_dir=folder)
+        wheels.fetch(
+            store, _lock(_wheel(path)), settings=SETTINGS, access=Access(wheels_dir=folder)
+        )
 
 
 def test_a_lock_for_another_interpreter_is_refused(store: Store, folder: str) -> None:
@@ -212,7 +216,7 @@ def test_a_lock_for_another_interpreter_is_refused(store: Store, folder: str) ->
             store,
             msgspec.structs.replace(locked, interpreter=strange),
             settings=SETTINGS,
-            wheels_dir=folder,
+            access=Access(wheels_dir=folder),
         )
 
 
@@ -234,7 +238,12 @@ def test_progress_counts_the_bytes_of_all_wheels(
     remote, local = wheelmaker.make(folder, "a", "1"), wheelmaker.make(folder + "2", "b", "1")
     locked = _lock(_wheel(remote, index.add(remote)), _wheel(local))
 
-    wheels.fetch(store, locked, settings=SETTINGS, wheels_dir=folder + "2", progress=Watching())
+    wheels.fetch(
+        store,
+        locked,
+        settings=SETTINGS,
+        access=Access(wheels_dir=folder + "2", progress=Watching()),
+    )
 
     assert totals == [sum(done)] == [os.path.getsize(remote) + os.path.getsize(local)]
 
@@ -256,6 +265,11 @@ def test_a_stop_ends_the_work_between_two_files(store: Store, folder: str) -> No
     stop.set()
 
     with pytest.raises(parallel.Stopped):
-        wheels.fetch(store, _lock(_wheel(path)), settings=SETTINGS, wheels_dir=folder, stop=stop)
+        wheels.fetch(
+            store,
+            _lock(_wheel(path)),
+            settings=SETTINGS,
+            access=Access(wheels_dir=folder, stop=stop),
+        )
     assert list(store.ids()) == []
     assert os.listdir(store.volume.tmp) == []

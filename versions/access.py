@@ -21,6 +21,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     """The interpreter that settings name."""
     wheels_dir: str | None = None
     """A folder of wheels, asked first; the only source of wheels when offline."""
+    no_build: bool = False
+    """No wheel is built from its source."""
     model_dirs: tuple[str, ...] = ()
     """Folders with models that need not be fetched if their bytes are right."""
     progress: Progress = SILENT

@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from packaging.markers import default_environment
+from packaging.markers import Marker, default_environment
 from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Parsed
 from packaging.specifiers import SpecifierSet
@@ -50,6 +50,14 @@ def find(wanted: Sequence[Requirement], settings: PythonSettings, probe: Probe) 
                     f"{first} wants {name}{left}, {second} wants {name}{right}"
                 )
     return None
+
+
+def holds(marker: str, probe: Probe) -> bool:
+    """Whether a marker holds for an interpreter of this system; the empty one does."""
+    if not marker:
+        return True
+    environment = {key: str(value) for key, value in default_environment().items()}
+    return Marker(marker).evaluate({**environment, **_target(probe), "extra": ""})
 
 
 #: What a resolver says of the requirements that it was given itself.

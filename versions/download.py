@@ -5,6 +5,7 @@ the store. Messages show scheme, host and path of an address alone: user names, 
 queries may hold credentials.
 """
 
+import hashlib
 import random
 import re
 import time
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from cvs.store.errors import SourceError
+from cvs.store.progress import Progress
 
 if TYPE_CHECKING:
     import requests
@@ -135,6 +137,17 @@ def measure(url: str) -> Answer:
                 problem = str(error)
                 sleep(error.wait or min(LONGEST_WAIT, FIRST_WAIT * 2**attempt))
     raise SourceError(f"{show(url)} {problem}, {ATTEMPTS} times in a row")
+
+
+def measured(url: str, what: str, progress: Progress) -> tuple[str, int]:
+    """SHA-256 and size of a file whose bytes nobody needs yet. Raises what `chunks` raises."""
+    checksum, size = hashlib.sha256(), 0
+    with progress.task(what) as task:
+        for chunk in chunks(url):
+            checksum.update(chunk)
+            size += len(chunk)
+            task.advance(len(chunk))
+    return checksum.hexdigest(), size
 
 
 def show(url: str) -> str:

@@ -4,6 +4,8 @@ No checkout is made: every object is read as it is, hashed, and compared with th
 commit gives it, so no attribute, filter or hook has a say and the entry is exactly the tree.
 """
 
+import os
+
 import msgspec
 
 from cvs.store import progress as talk
@@ -16,7 +18,7 @@ from cvs.store.progress import Progress
 from cvs.store.stage import Stage, Staged
 from cvs.versions import facts
 from cvs.versions.facts import Facts
-from cvs.versions.git_fetch import Gathering
+from cvs.versions.git_fetch import Gathering, fetch_history
 from cvs.versions.git_objects import in_words
 from cvs.versions.git_process import workspace
 from cvs.versions.git_refs import SHORT, Resolved, abbreviated, named, tips_of, unknown
@@ -122,7 +124,7 @@ def fetch_commit(
             allow_local=allow_local,
         )
         entry = store.publish(staged)[0]
-    facts.put(store.volume, key, learned)
+    facts.put(store.volume, facts.COMMITS, key, learned)
     refs.put(store.volume, "commit", key, entry)
     return _described(repository, commit, entry, content_size(staged.manifest), learned)
 
@@ -198,7 +200,10 @@ def _described(
 
 
 def _stored(store: Store, key: str, repository: Repository, commit: str) -> FetchedCommit | None:
-    entry, known = refs.get(store.volume, "commit", key), facts.get(store.volume, key)
+    entry, known = (
+        refs.get(store.volume, "commit", key),
+        facts.get(store.volume, facts.COMMITS, key, Facts),
+    )
     if entry is None or known is None:
         return None
     try:
@@ -206,3 +211,15 @@ def _stored(store: Store, key: str, repository: Repository, commit: str) -> Fetc
     except EntryMissing:
         return None
     return _described(repository, commit, entry, size, known)
+
+
+def add_history(repository: Repository, commit: str, folder: str) -> None:
+    """Makes a folder that has the tree of a commit a repository with all that led to the commit,
+    and the tags, for build tools that ask git which version this is.
+
+    Raises:
+        SourceError: the repository does not give it.
+    """
+    with workspace(repository) as git:
+        fetch_history(git, commit)
+        os.rename(git.directory, os.path.join(folder, ".git"))

@@ -16,6 +16,7 @@ from cvs.versions.git_objects import (
     nodes_of,
 )
 from cvs.versions.git_process import Failed, Git, workspace
+from cvs.versions.git_refs import tips_of
 from cvs.versions.lock import Submodule
 from cvs.versions.repository import Repository, is_commit
 
@@ -97,6 +98,37 @@ class Gathering:
                 )
             self.submodules.append(Submodule(path=quote(path), repo=found.public, commit=node.id))
             self.add(found, node.id, path + b"/", None, depth)
+
+
+def fetch_history(git: Git, commit: str) -> None:
+    """Fetches a commit with all that led to it and the tags, and makes it the HEAD and the index.
+
+    Raises:
+        SourceError: the repository does not give it.
+    """
+    repository = git.repository
+    try:
+        if repository.is_local:
+            _borrow(git, commit)
+            tips = tips_of(git)
+            with open(os.path.join(git.directory, "packed-refs"), "w", encoding="utf-8") as file:
+                for name in sorted(tips):
+                    if name.startswith("refs/tags/") and not name.endswith("^{}"):
+                        file.write(f"{tips[name]} {name}\n")
+        else:
+            git.init(commit)
+            options = ("--quiet", "--tags", "--no-write-fetch-head")
+            branches = "+refs/heads/*:refs/remotes/origin/*"
+            git.output(git.inside, "fetch", *options, "--", repository.url, branches)
+            try:
+                git.output(git.inside, "cat-file", "-e", f"{commit}^{{commit}}")
+            except Failed:
+                git.output(git.inside, "fetch", *options, "--", repository.url, commit)
+        git.output(git.inside, "update-ref", "--no-deref", "HEAD", commit)
+        git.output(git.inside, "read-tree", commit)
+        git.output(git.inside, "config", "core.bare", "false")
+    except Failed as failed:
+        raise git_errors.explain(failed.stderr, repository) from failed
 
 
 def _fetch(git: Git, commit: str, ref: str | None, progress: Progress) -> None:

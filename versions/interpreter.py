@@ -97,6 +97,11 @@ class Probe(msgspec.Struct, frozen=True):
         """How well a wheel of this file name fits: 0 is best, None is not at all."""
         return _rank(self.tags, file)
 
+    @property
+    def glibc(self) -> tuple[int, int] | None:
+        """The version of the system's glibc; None for another C library."""
+        return _glibc(self.libc.removeprefix("glibc "))
+
     def glibc_needed(self, file: str) -> tuple[int, int] | None:
         """The oldest glibc that a wheel of this file name runs with here; None for any libc.
 

@@ -31,6 +31,9 @@ _Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 #: A version of glibc; "" for none.
 _GLIBC = re.compile(r"(?:[0-9]{1,4}\.[0-9]{1,4})?")
 
+#: A moment in UTC.
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+
 #: What no text of a lock has: it would steer a terminal or end a line.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -111,7 +114,31 @@ class Interpreter(_Document, frozen=True, omit_defaults=True):
     """The file name of that wheel, for messages."""
 
 
-class Wheel(_Document, frozen=True):
+class Built(_Document, frozen=True, omit_defaults=True):
+    """What a wheel was built from, where nobody publishes one that fits: all of its inputs."""
+
+    url: str
+    """Of the source archive, or of the repository, without credentials; "" for a local one."""
+    date: str
+    """What the build is told of the time, `YYYY-MM-DDTHH:MM:SSZ`: of the commit or the upload; ""
+    where nobody says."""
+    requires: "tuple[Wheel, ...]" = ()
+    """The wheels that were installed for the build, its back end among them."""
+    file: str = ""
+    """The name of the source archive."""
+    sha256: str = ""
+    """Of the source archive."""
+    commit: str = ""
+    """Of the repository."""
+    subdirectory: str = ""
+    """Where in it the project is."""
+    request: str = ""
+    """Digest of the requirement that names the archive or repository; "" for what an index has."""
+    compiler: str = ""
+    """What the C compiler says of itself; "" for a wheel without compiled code."""
+
+
+class Wheel(_Document, frozen=True, omit_defaults=True):
     """One wheel, pinned by its bytes."""
 
     name: str
@@ -128,6 +155,8 @@ class Wheel(_Document, frozen=True):
     index: str = ""
     """The index that names it, without credentials, query and fragment; "" for a folder, for a
     wheel that was asked for by its URL, and where it is not known."""
+    built: Built | None = None
+    """What it was built from; None for one that was published."""
 
 
 class Python(_Document, frozen=True):
@@ -214,11 +243,7 @@ def _decode(parsed: Any, where: str) -> Lock:
             f"{where}: python.interpreter.glibc_needed: {shown(needed)} is not like '2.28'"
         )
     for index, wheel in enumerate(lock.python.wheels):
-        place = f"{where}: python.wheels[{index}]"
-        if "/" in wheel.file or not wheel.file.endswith(".whl"):
-            raise InputError(f"{place}.file: {shown(wheel.file)} is not the name of a wheel")
-        relative_path(wheel.file, f"{place}.file")
-        _check_id(wheel.sha256, f"{place}.sha256")
+        _check_wheel(wheel, f"{where}: python.wheels[{index}]")
     for index, model in enumerate(lock.models):
         place = f"{where}: models[{index}]"
         relative_path(model.path, f"{place}.path")
@@ -258,6 +283,35 @@ def _check_commit(commit: Commit, where: str) -> None:
             raise InputError(f"{where}: {shown(text)} is not a full commit")
     for inner in commit.submodules:
         relative_path(inner.path, f"{where}.submodules")
+
+
+def _check_wheel(wheel: Wheel, where: str) -> None:
+    if "/" in wheel.file or not wheel.file.endswith(".whl"):
+        raise InputError(f"{where}.file: {shown(wheel.file)} is not the name of a wheel")
+    relative_path(wheel.file, f"{where}.file")
+    _check_id(wheel.sha256, f"{where}.sha256")
+    if wheel.built is not None:
+        _check_built(wheel.built, f"{where}.built")
+
+
+def _check_built(built: Built, where: str) -> None:
+    if bool(built.sha256) == bool(built.commit):
+        raise InputError(f"{where}: either sha256 or commit is needed")
+    if built.sha256:
+        _check_id(built.sha256, f"{where}.sha256")
+        if "/" in relative_path(built.file, f"{where}.file"):
+            raise InputError(f"{where}.file: {shown(built.file)} is not the name of one file")
+    elif not is_commit(built.commit):
+        raise InputError(f"{where}.commit: {shown(built.commit)} is not a full commit")
+    if built.subdirectory:
+        relative_path(built.subdirectory, f"{where}.subdirectory")
+    if built.date and not _MOMENT.fullmatch(built.date):
+        raise InputError(f"{where}.date: {shown(built.date)} is not like '2026-01-31T12:00:00Z'")
+    for index, wheel in enumerate(built.requires):
+        place = f"{where}.requires[{index}]"
+        if wheel.built is not None:
+            raise InputError(f"{place}.built: what builds is not built itself")
+        _check_wheel(wheel, place)
 
 
 def _check_id(text: str, where: str) -> None:

@@ -1,25 +1,28 @@
 """Requirement files of the core and of custom nodes, read without being followed anywhere.
 
-What can be locked is a name with a range, or the https URL of a wheel; whatever else such
-a file may say (options, editable installs, local paths, repositories) is listed as ignored.
+What can be locked is a name with a range, the https URL of a wheel, and what a wheel can be built
+from: a git repository or the https URL of a source archive. Whatever else such a file may say
+(options, local paths, other kinds of repositories) is listed as ignored.
 """
 
 import os
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Parsed
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from cvs.store import damage, tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store, content_path
 from cvs.store.errors import InputError, IntegrityError, one_line, shown
 from cvs.store.manifest import TreeManifest
+from cvs.versions.paths import relative_path
+from cvs.versions.repository import split_ref
 
 #: How deep `-r` may nest; deeper is a loop that grows or a joke.
 _DEPTH = 8
@@ -37,7 +40,31 @@ _HASH = re.compile(r"\s--hash[=\s]\S+")
 _OPTION_AFTER = re.compile(r"(?<=\s)--?[A-Za-z].*$")
 _INCLUDE = re.compile(r"^(?:-r|--requirement)(?:\s*=\s*|\s*)(?P<file>.+)$")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
+_EDITABLE = re.compile(r"^(?:-e|--editable)(?:\s*=\s*|\s*)(?=git\+)")
+_NAME = re.compile(r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?P<extras>\[[^\]]*\])?")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
+
+
+#: How the names of source archives end: those that Python's build tools make, and GitHub's.
+ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
+
+
+class Project(msgspec.Struct, frozen=True):
+    """Where the source is that a wheel has to be built from."""
+
+    url: str
+    """Of a git repository, without `git+`, or of a source archive; may hold a user name."""
+    is_git: bool
+    ref: str | None = None
+    """A branch, tag or commit of the repository; None for its HEAD."""
+    subdirectory: str = ""
+    """Where in it the project is; "" for its root."""
+    name: str = ""
+    """The package, canonical; "" where the line does not say: the wheel will."""
+    extras: str = ""
+    """`[a,b]`, or ""."""
+    marker: str = ""
+    """`python_version >= "3.11"`, or ""."""
 
 
 class Requirement(msgspec.Struct, frozen=True):
@@ -49,6 +76,8 @@ class Requirement(msgspec.Struct, frozen=True):
     """Who asks: `ComfyUI`, a node's name, `python_packages`."""
     where: str
     """File and line for messages: `ComfyUI/requirements.txt:3`."""
+    project: Project | None = None
+    """What it is built from first, where it names a repository or a source archive."""
 
 
 class Requirements(msgspec.Struct, frozen=True):
@@ -132,12 +161,12 @@ def packages(lines: Iterable[str], *, requirer: str = "python_packages") -> Requ
         where = f"{requirer}[{number}]"
         if options := _options(line):
             raise InputError(
-                f"{where}: options such as {shown(_clean(options))} have no meaning here"
+                f"{where}: options such as {shown(clean(options))} have no meaning here"
             )
-        text, reason = _requirement(line.strip(), where)
+        text, reason, project = _requirement(line.strip(), where)
         if reason:
-            raise InputError(f"{where}: {shown(_clean(line))} {reason}: only wheels can be locked")
-        wanted.append(Requirement(text, requirer, where))
+            raise InputError(f"{where}: {shown(clean(line))} {reason}: it cannot be locked")
+        wanted.append(Requirement(text, requirer, where, project))
     return Requirements(tuple(wanted))
 
 
@@ -169,16 +198,19 @@ def _read(
             if other is None:
                 raise InputError(f"{where}: there is no {path[:_SHOWN]} in {requirer}")
             _read(other, requirer, path, read, (*open_files, path), seen, wanted, ignored)
-        elif line.startswith("-"):
+            continue
+        # Where a repository is installed from its clone it is installed all the same.
+        line = _EDITABLE.sub("", line)
+        if line.startswith("-"):
             ignored.append(_noted(requirer, line))
         else:
             if options := _options(line):
                 ignored.append(_noted(requirer, options))
-            text, reason = _requirement(line, where)
+            text, reason, project = _requirement(line, where)
             if reason:
                 ignored.append(_noted(requirer, line))
             else:
-                wanted.append(Requirement(text, requirer, where))
+                wanted.append(Requirement(text, requirer, where, project))
 
 
 def _decode(data: bytes, where: str) -> str:
@@ -213,7 +245,7 @@ def _inside(file: str, other: str, where: str) -> str:
     """The path of `other`, which `file` names, relative to the tree."""
     path = posixpath.normpath(posixpath.join(posixpath.dirname(file), other))
     if posixpath.isabs(other) or path == ".." or path.startswith("../") or _SCHEME.match(other):
-        raise InputError(f"{where}: -r {_clean(other)[:_SHOWN]} is not a file of the same tree")
+        raise InputError(f"{where}: -r {clean(other)[:_SHOWN]} is not a file of the same tree")
     return path
 
 
@@ -223,54 +255,82 @@ def _options(line: str) -> str:
     return found[0].strip() if found else ""
 
 
-def _requirement(line: str, where: str) -> tuple[str, str]:
-    """The requirement of a line, or why it cannot be locked.
+def _requirement(line: str, where: str) -> tuple[str, str, Project | None]:
+    """The requirement of a line, or why it cannot be locked, and what it has to be built from.
 
     Raises:
         InputError: the line is no requirement at all.
     """
     line = _OPTION_AFTER.sub("", _HASH.sub("", line)).strip()
     if _SCHEME.match(line):
-        # A bare URL; only the name of a wheel says which package it is.
-        return _wheel_url(line)
+        # A bare URL; the name of a wheel says which package it is, anything else may.
+        return _address(line, where)
     if line.startswith((".", "/", "~")) or ("/" in line and "@" not in line):
-        return "", "is a local path"
+        return "", "is a local path", None
     try:
         parsed = Parsed(line)
     except InvalidRequirement as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{where}: {shown(_clean(line))} is not a requirement: {reason}") from None
+        raise InputError(f"{where}: {shown(clean(line))} is not a requirement: {reason}") from None
     except RecursionError:
-        raise InputError(f"{where}: {shown(_clean(line))} is nested too deep") from None
-    if parsed.url:
-        text, reason = _wheel_url(parsed.url)
-        return text and str(parsed), reason
-    return str(parsed), ""
+        raise InputError(f"{where}: {shown(clean(line))} is nested too deep") from None
+    if not parsed.url:
+        return str(parsed), "", None
+    text, reason, project = _address(parsed.url, where)
+    if project is not None:
+        project = msgspec.structs.replace(
+            project,
+            name=canonicalize_name(parsed.name),
+            extras=f"[{','.join(sorted(parsed.extras))}]" if parsed.extras else "",
+            marker=str(parsed.marker or ""),
+        )
+    return text and str(parsed), reason, project
 
 
-def _wheel_url(url: str) -> tuple[str, str]:
-    if url.startswith(("git+", "hg+", "svn+", "bzr+")):
-        return "", "is a repository"
+def _address(url: str, where: str) -> tuple[str, str, Project | None]:
+    """The requirement of a URL, or why it cannot be locked, and what it has to be built from."""
     try:
         parts = urlsplit(url)
     except ValueError:
-        return "", "is not a URL"
-    if parts.scheme != "https":
-        return "", "is not an https URL"
-    if not parts.path.endswith(".whl"):
-        return "", "is not the URL of a wheel"
-    try:
-        name = parse_wheel_filename(unquote(posixpath.basename(parts.path)))[0]
-    except InvalidWheelFilename:
-        return "", "is not the URL of a wheel"
-    return f"{name} @ {url}", ""
+        return "", "is not a URL", None
+    if parts.scheme.startswith(("hg+", "svn+", "bzr+")):
+        return "", "is a repository of another kind than git", None
+    is_git = parts.scheme.startswith("git+")
+    if not is_git and parts.scheme != "https":
+        return "", "is not an https URL", None
+    if not is_git and parts.path.endswith(".whl"):
+        try:
+            name = parse_wheel_filename(unquote(posixpath.basename(parts.path)))[0]
+        except InvalidWheelFilename:
+            return "", "is not the URL of a wheel", None
+        return f"{name} @ {url}", "", None
+    if not is_git and not parts.path.endswith(ARCHIVES):
+        return "", "is not the URL of a wheel or of a source archive", None
+    address = url.partition("#")[0].removeprefix("git+")
+    ref = None
+    if is_git:
+        address, ref = split_ref(address)
+    more = parse_qs(parts.fragment)
+    egg = _NAME.fullmatch(more.get("egg", [""])[0])
+    subdirectory = more.get("subdirectory", [""])[0].strip("/")
+    if subdirectory:
+        relative_path(subdirectory, f"{where}: subdirectory")
+    project = Project(
+        url=address,
+        is_git=is_git,
+        ref=ref,
+        subdirectory=subdirectory,
+        name=canonicalize_name(egg["name"]) if egg else "",
+        extras=(egg["extras"] or "") if egg else "",
+    )
+    return url, "", project
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """The text without user names, passwords and tokens in URLs."""
     return _CREDENTIALS.sub("", text)
 
 
 def _noted(requirer: str, line: str) -> str:
     """A line that is not followed, in a form that a lock can keep and a terminal show."""
-    return f"{requirer}: {one_line(_clean(line))[:_SHOWN]}"
+    return f"{requirer}: {one_line(clean(line))[:_SHOWN]}"

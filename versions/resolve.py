@@ -217,7 +217,7 @@ def _python(
     kept: Python | None,
 ) -> Python:
     """The wheels of these commits; those of `kept` keep their versions wherever they still fit."""
-    from cvs.versions import interpreter, python, requirements
+    from cvs.versions import builds, interpreter, python, requirements
 
     previous = None if old is None else old.python
     now = parts(spec)
@@ -238,17 +238,20 @@ def _python(
     version = spec.python.version
     if version is None and previous is not None:
         version = minor(previous.interpreter)
-    found = interpreter.find(version, access.python)
+    probe = interpreter.probe(interpreter.find(version, access.python))
+    newest = exclude_newer(spec, commits)
+    builder = builds.Builder(spec.python, probe, access)
     resolved = python.resolve(
         wanted.wanted,
         settings=spec.python,
-        probe=interpreter.probe(found),
-        exclude_newer=exclude_newer(spec, commits),
+        probe=probe,
+        exclude_newer=newest,
         ignored=wanted.ignored,
         previous=kept,
         wheels_dir=access.wheels_dir,
         offline=access.offline,
         progress=access.progress,
+        builds=None if access.no_build else builds.Builds(store, builder, newest, kept),
     )
     return msgspec.structs.replace(resolved, requirements=fingerprint)
 

@@ -22,7 +22,7 @@ from cvs.store.source import Maker
 from cvs.store.stage import Stage, Staged
 from cvs.store.volume import Volume
 from cvs.versions import lock as locks
-from cvs.versions import models, wheel, wheels
+from cvs.versions import locked_file, models, wheel, wheels
 from cvs.versions import repository as repositories
 from cvs.versions.access import Access
 from cvs.versions.lock import Commit, Lock, Model, Wheel
@@ -209,13 +209,9 @@ def _wheels(
             one=item,
             locked=one.lock.python,
             settings=settings,
-            wheels_dir=access.wheels_dir,
-            offline=access.offline,
-            python=access.python,
-            progress=access.progress,
-            stop=access.stop,
+            access=access,
         )
-        near = wheels.nearby(item, settings, access.wheels_dir)
+        near = locked_file.nearby(item.file, settings, access.wheels_dir)
         yield Maker((near or [item.url or item.file])[0], write, item.file, packs=True)
 
 

@@ -89,7 +89,7 @@ class PythonSettings(_Document, frozen=True):
     torch_backend: str | None = None
     """One of TORCH_BACKENDS: torch and its family come from PyTorch's index for it."""
     no_build: bool = False
-    """Nothing is built; what has no wheel is refused by name. So it is without it, for now."""
+    """No wheel is built from its source: what has none is refused by name."""
     provided: tuple[str, ...] = ()
     """Requirements that the image's own interpreter meets: `torch>=2.7`. Not locked, not stored."""
     overlaps: tuple[str, ...] = ()

@@ -22,18 +22,21 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, NamedTuple
 
+from blake3 import blake3
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from cvs.store import pack, refs, temporary, tree
+from cvs.store import damage, pack, refs, temporary, tree
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import SHOWN, IntegrityError, SourceError, shown
 from cvs.store.ingest import chunks
+from cvs.store.manifest import TreeManifest
 from cvs.store.stage import Stage, Staged, TreeWriter
 from cvs.versions import archive as archives
 from cvs.versions import bytecode, parallel
 from cvs.versions.archive import Bad
 from cvs.versions.interpreter import Probe
+from cvs.versions.locked_file import check_sha256
 
 #: The version of the layout above; a new one makes new entries of all wheels.
 LAYOUT = 1
@@ -53,6 +56,9 @@ _LINES_LIMIT = 2 * archives.MEMBER_LIMIT
 _LINE_LIMIT = 1 << 16
 _TEXT_LIMIT = 1 << 20
 _SCRIPT_LIMIT = 1000
+
+#: Where a wheel's tree has its METADATA.
+_METADATA = re.compile(rb"site-packages/[^/]+\.dist-info/METADATA")
 
 #: Of a member's flags: it is encrypted, in the old or the strong way.
 _ENCRYPTED = 0x41
@@ -135,18 +141,6 @@ def in_form(store: Store, stage: Stage, write: Callable[[Stage], Staged]) -> Sta
         return pack.stage(write(local), stage)
 
 
-def check_sha256(path: str, sha256: str) -> None:
-    """Raises IntegrityError unless a file has that digest, SourceError if it cannot be read."""
-    checksum = hashlib.sha256()
-    try:
-        for chunk in chunks(path):
-            checksum.update(chunk)
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror}") from None
-    if checksum.hexdigest() != sha256:
-        raise IntegrityError(f"{path} has the SHA-256 {checksum.hexdigest()} instead of {sha256}")
-
-
 def tree_name(file: str, abi: str) -> tuple[str, str]:
     """The name of a wheel's package, and what the tree is called that the wheel becomes.
 
@@ -158,6 +152,32 @@ def tree_name(file: str, abi: str) -> tuple[str, str]:
     except InvalidWheelFilename:
         raise SourceError(f"{shown(file)} is not the name of a wheel") from None
     return name, f"{name}-{version}-{abi}"
+
+
+def metadata(store: Store, entry: EntryId) -> bytes:
+    """The METADATA of a stored wheel.
+
+    Raises:
+        IntegrityError: it is damaged.
+    """
+    document = store.manifest(entry)
+    assert isinstance(document, TreeManifest)
+    folder = store.path(entry)
+    packed = pack.find(folder, document)
+    for extent in pack.layout(document):
+        if not _METADATA.fullmatch(extent.path):
+            continue
+        if packed is None:
+            path = os.path.join(folder, document.name, os.fsdecode(extent.path))
+            data = b"".join(map(bytes, chunks(path)))
+        else:
+            with pack.Pack(packed, document) as opened:
+                data = b"".join(map(bytes, opened.read(extent)))
+        if blake3(data).hexdigest() == extent.node.digest:
+            return data
+    raise IntegrityError(
+        f"the wheel {document.name} has no sound METADATA", hint=damage.cure(entry)
+    )
 
 
 def stage_wheel(

@@ -1,24 +1,25 @@
 """The wheels of a lock: which the store lacks, and bringing them in.
 
 A wheel is taken from the nearest place that has it: a folder given with --wheels-dir, the
-folders of find_links, its URL. Every place is believed only as far as the lock's SHA-256.
+folders of find_links, its URL. One that nobody publishes is built from the source that the lock
+names. Every place, and every build, is believed only as far as the lock's SHA-256.
 """
 
 import concurrent.futures
 import contextlib
 import os
-import threading
-from collections.abc import Iterator, Sequence
-from urllib.parse import unquote, urlsplit
+from collections.abc import Sequence
 
 from cvs.store import fs, refs, temporary
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import InputError, IntegrityError, OfflineError, SourceError
-from cvs.store.progress import SILENT, Progress, Task
+from cvs.store.progress import Task
 from cvs.store.stage import Stage, Staged
 from cvs.store.tree import set_id
-from cvs.versions import interpreter, parallel, wheel
+from cvs.versions import interpreter, locked_file, wheel
+from cvs.versions.access import Access
+from cvs.versions.builds import Builder
 from cvs.versions.interpreter import Chosen, Probe
 from cvs.versions.lock import Python, Wheel
 from cvs.versions.spec import PythonSettings
@@ -44,33 +45,26 @@ def fetch(
     locked: Python,
     *,
     settings: PythonSettings,
-    wheels_dir: str | None = None,
-    offline: bool = False,
-    python: Chosen | None = None,
-    progress: Progress = SILENT,
-    stop: threading.Event | None = None,
+    access: Access | None = None,
 ) -> EntryId:
     """Brings the wheels of a lock into the store and returns the set of them.
 
     Args:
         settings: its find_links are looked into; its index URLs lend their credentials.
-        wheels_dir: a folder of wheels, the first place to look.
-        offline: no connection is made; the two kinds of folders are the only places.
-        python: the interpreter to compile for, if settings name one; asked only if a wheel is
-            missing.
-        stop: set by others to end the work soon.
+        access: its wheels_dir is the first place to look; offline, the two kinds of folders are
+            the only ones. Its interpreter is asked only if a wheel is missing.
 
     Raises:
         OfflineError: names every wheel that is in no folder.
         SourceError: a wheel is not where the lock says, has other bytes, or is not sound.
         InputError: no interpreter fits the lock, or a wheel does not fit the interpreter.
     """
+    access = access or Access()
     lacking = missing(store, locked)
     if lacking:
-        found = _places(lacking, settings, wheels_dir, offline)
-        probe = _probe(lacking, locked, python)
-        fetching = _Fetch(probe, settings, progress, stop or threading.Event())
-        fetching.run(store, lacking, found)
+        found = _places(lacking, settings, access)
+        probe = _probe(lacking, locked, access.python)
+        _Fetch(probe, settings, access).run(store, lacking, found)
     members = []
     for one in locked.wheels:
         entry = wheel.stored(store, one.sha256, locked.interpreter.abi)
@@ -90,28 +84,25 @@ def stage_wheel(
     locked: Python,
     *,
     settings: PythonSettings,
-    wheels_dir: str | None = None,
-    offline: bool = False,
-    python: Chosen | None = None,
-    progress: Progress = SILENT,
-    stop: threading.Event | None = None,
+    access: Access | None = None,
 ) -> Staged:
     """Writes one wheel of a lock into a stage, in its installed form, whatever is stored.
 
     Args, Raises: as `fetch`.
     """
-    found = _places([one], settings, wheels_dir, offline)
-    fetching = _Fetch(_probe([one], locked, python), settings, progress, stop or threading.Event())
-    with temporary.folder() as held, progress.task(one.file, one.size) as task:
+    access = access or Access()
+    found = _places([one], settings, access)
+    fetching = _Fetch(_probe([one], locked, access.python), settings, access)
+    with temporary.folder() as held, access.progress.task(one.file, one.size) as task:
         return fetching.stage(stage, one, found[one.file], held.folder, task)
 
 
 def _places(
-    lacking: Sequence[Wheel], settings: PythonSettings, wheels_dir: str | None, offline: bool
+    lacking: Sequence[Wheel], settings: PythonSettings, access: Access
 ) -> dict[str, list[str]]:
     """The files near by that may be the wheels, by their names; none may be nowhere."""
-    found = {one.file: nearby(one, settings, wheels_dir) for one in lacking}
-    _check_places(lacking, found, offline)
+    found = {one.file: locked_file.nearby(one.file, settings, access.wheels_dir) for one in lacking}
+    _check_places(lacking, found, access)
     return found
 
 
@@ -129,19 +120,17 @@ def _probe(lacking: Sequence[Wheel], locked: Python, python: Chosen | None) -> P
     return probe
 
 
-def _folder(link: str) -> str:
-    return unquote(urlsplit(link).path) if link.startswith("file:") else link
-
-
-def nearby(one: Wheel, settings: PythonSettings, wheels_dir: str | None) -> list[str]:
-    """The files of local folders that bear a wheel's name, in the order in which they are asked."""
-    folders = [*([wheels_dir] if wheels_dir else []), *map(_folder, settings.find_links)]
-    paths = [os.path.join(folder, one.file) for folder in folders if "://" not in folder]
-    return [path for path in paths if os.path.isfile(path)]
-
-
-def _check_places(lacking: Sequence[Wheel], found: dict[str, list[str]], offline: bool) -> None:
+def _check_places(lacking: Sequence[Wheel], found: dict[str, list[str]], access: Access) -> None:
     """Raises where a wheel is nowhere: all of them are named before the first is fetched."""
+    built = [one for one in lacking if one.built is not None and not found[one.file]]
+    if built and access.no_build:
+        raise SourceError(
+            f"wheels that are not stored would have to be built: "
+            f"{', '.join(one.file for one in built)}",
+            hint="without python.no_build and --no-build they are",
+        )
+    # What a build needs may lie in the folders too: it says itself what is missing.
+    offline, lacking = access.offline, [one for one in lacking if one.built is None]
     nowhere = [one.file for one in lacking if not found[one.file] and (offline or not one.url)]
     if not nowhere:
         return
@@ -164,13 +153,12 @@ class _Fetch:
         self,
         probe: Probe,
         settings: PythonSettings,
-        progress: Progress,
-        stopping: threading.Event,
+        access: Access,
     ) -> None:
         self.probe = probe
-        self.lenders = [url for url in (settings.index_url, *settings.extra_index_urls) if url]
-        self.progress = progress
-        self.stopping = stopping
+        self.builder = Builder(settings, probe, access)
+        self.progress = access.progress
+        self.stopping = access.stop
 
     def run(self, store: Store, lacking: Sequence[Wheel], found: dict[str, list[str]]) -> None:
         """Fetches wheels, the largest first: they take longest."""
@@ -217,50 +205,21 @@ class _Fetch:
             refs.put(store.volume, wheel.REFS, key, staged.id)
 
     def stage(
-        self, stage: Stage, one: Wheel, nearby: Sequence[str], scratch: str, task: Task
+        self, stage: Stage, one: Wheel, near: Sequence[str], scratch: str, task: Task
     ) -> Staged:
         """Runs in a thread: a wheel from the nearest place, in its installed form."""
-        problem: IntegrityError | None = None
-        for path in nearby:
-            try:
-                wheel.check_sha256(path, one.sha256)
-            except IntegrityError as error:
-                problem = error
-                continue
-            staged = wheel.stage_wheel(stage, path, self.probe, self.stopping)
+        if one.built is not None and not near:
+            folder = os.path.join(scratch, fs.unique())
+            os.mkdir(folder)
+            path = self.builder.again(one, folder)
             task.advance(one.size or 0)
-            return staged
-        if not one.url:
-            assert problem is not None  # Wheels that are nowhere were refused before.
-            raise SourceError(problem.message) from problem
-        with self._downloaded(one, scratch, task) as path:
             return wheel.stage_wheel(stage, path, self.probe, self.stopping)
-
-    @contextlib.contextmanager
-    def _downloaded(self, one: Wheel, scratch: str, task: Task) -> Iterator[str]:
-        """A wheel's file on local disk, under its own name, checked."""
-        from cvs.versions import download
-
-        folder = os.path.join(scratch, fs.unique())
-        os.mkdir(folder)
-        path = os.path.join(folder, one.file)
-        try:
-            with open(path, "wb") as file:
-                url = download.lend_credentials(one.url, self.lenders)
-                for chunk in download.chunks(url, size=one.size):
-                    parallel.check(self.stopping)
-                    file.write(chunk)
-                    task.advance(len(chunk))
-            try:
-                wheel.check_sha256(path, one.sha256)
-            except IntegrityError:
-                raise SourceError(
-                    f"{download.show(one.url)} is not the wheel of the lock: "
-                    "it has another SHA-256",
-                    hint="what the index serves was replaced; `cvs update` would lock it anew",
-                ) from None
-            yield path
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            os.rmdir(folder)
+        with locked_file.obtained(
+            locked_file.of_wheel(one),
+            near,
+            lenders=self.builder.lenders,
+            scratch=scratch,
+            task=task,
+            stop=self.stopping,
+        ) as path:
+            return wheel.stage_wheel(stage, path, self.probe, self.stopping)

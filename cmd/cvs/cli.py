@@ -85,6 +85,11 @@ class Parser(argparse.ArgumentParser):
             group.add_argument(
                 "--wheels-dir", metavar="DIR", help="a folder of wheels, asked before any index"
             )
+            group.add_argument(
+                "--no-build",
+                action="store_true",
+                help="refuse Python packages that would have to be built from their source",
+            )
             group.add_argument("--lock-file", metavar="FILE", help="the lock, instead of its place")
 
 

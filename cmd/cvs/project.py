@@ -136,6 +136,7 @@ def access(session: Session, spec: Spec | None = None) -> Access:
         allow_local=options.allow_local,
         python=chosen_python(session),
         wheels_dir=options.wheels_dir and os.path.abspath(options.wheels_dir),
+        no_build=options.no_build or (spec is not None and spec.python.no_build),
         model_dirs=tuple(dict.fromkeys(loose)),
         progress=session.progress,
     )
