@@ -85,9 +85,9 @@ def unpack(path: str, folder: str) -> str:
                 archive.extractall(folder)
         else:
             with tarfile.open(path) as packed:
-                members = packed.getmembers()
-                _check_amount((one.size for one in members), limit)
-                packed.extractall(folder, members, filter="data")
+                # One after the other: what is too much is not read to its end.
+                _check_amount((one.size for one in packed), limit)
+                packed.extractall(folder, filter="data")
     except Bad as error:
         raise SourceError(f"the source archive {name} {error}") from None
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
@@ -237,7 +237,7 @@ class Workshop:
         found["HOME"] = os.path.join(self.folder, "home")
         found["TMPDIR"] = os.path.join(self.folder, "tmp")
         found |= {"PYTHONHASHSEED": "0", "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        found |= {"SOURCE_DATE_EPOCH": str(_seconds(date)), "TZ": "UTC"}
+        found |= {"SOURCE_DATE_EPOCH": str(seconds(date)), "TZ": "UTC"}
         # Debugging information names the folder of a build.
         for name in ("CFLAGS", "CXXFLAGS"):
             found[name] = f"-ffile-prefix-map={self.folder}=."
@@ -365,7 +365,7 @@ def compiler(file: str) -> str:
     return _first_line(done.stdout)
 
 
-def _seconds(date: str) -> int:
+def seconds(date: str) -> int:
     """A moment in seconds since 1970; zip knows no time before 1980."""
     if not date:
         return _EPOCH
