@@ -43,6 +43,10 @@ _NO_WAY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, 
 #: How a file is made that is not there: never by way of a link.
 _NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
+#: Folders inside of each other, and bytes of a path, from which on what is removed is moved up
+#: before: a path has 4,096 bytes at most, and Python calls itself a thousand times.
+_DEEP, _LONG = 64, 2048
+
 #: How mountinfo writes a space, tab, newline or backslash in a mount point.
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
@@ -335,7 +339,8 @@ def _raise(error: OSError) -> None:
 def remove_tree(path: str) -> None:
     """Removes a file, link or folder with all below it; what is gone already is fine.
 
-    Follows no link. Uses unlink and rmdir alone, which work on a full volume.
+    Follows no link. Uses unlink and rmdir alone, which work on a full volume; and rename where
+    folders lie deeper than a path can say.
     """
     try:
         mode = os.lstat(path).st_mode
@@ -344,17 +349,34 @@ def remove_tree(path: str) -> None:
     if not stat.S_ISDIR(mode):
         _forgiving(unlink, path)
         return
+    folders = [path]
+    for folder in folders:
+        # Those that lie too deep are moved up, and come after it.
+        _clear(folder, path, folders, 0)
+    for folder in reversed(folders):
+        _forgiving(rmdir, folder)
+
+
+def _clear(folder: str, top: str, moved: list[str], depth: int) -> None:
     try:
-        with os.scandir(path) as entries:
+        with os.scandir(folder) as entries:
             children = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
     except FileNotFoundError:
         return
     for child, is_folder in children:
-        if is_folder:
-            remove_tree(child)
-        else:
+        if not is_folder:
             _forgiving(unlink, child)
-    _forgiving(rmdir, path)
+        elif depth < _DEEP and len(os.fsencode(child)) < _LONG:
+            _clear(child, top, moved, depth + 1)
+            _forgiving(rmdir, child)
+        else:
+            up = os.path.join(top, unique())
+            _forgiving(functools.partial(_move, up), child)
+            moved.append(up)
+
+
+def _move(target: str, path: str) -> None:
+    rename(path, target)
 
 
 def remove_for_good(path: str) -> None:

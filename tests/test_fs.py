@@ -1,5 +1,6 @@
 """The seam to the file system."""
 
+import contextlib
 import errno
 import os
 import threading
@@ -272,6 +273,22 @@ def test_remove_tree_takes_strange_names(tmp_path: Path) -> None:
     fs.remove_tree(os.fsdecode(root))
 
     assert not os.path.lexists(root)
+
+
+@pytest.mark.parametrize("name", ["d", "d" * 255])
+def test_remove_tree_that_is_deeper_than_a_path(tmp_path: Path, name: str) -> None:
+    """A program that changes its folder can make folders that no path leads to; they go too."""
+    (tmp_path / "root").mkdir()
+    with contextlib.chdir(tmp_path / "root"):
+        for _ in range(2500):
+            os.mkdir(name)
+            os.chdir(name)
+        open("file", "w").close()
+    (tmp_path / "root" / "other").mkdir()
+
+    fs.remove_tree(str(tmp_path / "root"))
+
+    assert os.listdir(tmp_path) == []
 
 
 def test_remove_tree_beside_another_remover(
