@@ -43,10 +43,12 @@ PATIENCE = 1800.0
 
 #: Lines of a log that are shown, and paths that are named in one message.
 _SHOWN, _NAMED = 12, 4
+#: Characters of such a line.
+_WIDTH = 500
 
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)(?:: .*)?")
 
-_PYCACHE = b"__pycache__"
+_PYCACHE = "__pycache__"
 
 #: Folders of ComfyUI that a script finds empty, as those of a version never are the script's.
 _EMPTY = ("models", *state.LINKED)
@@ -240,14 +242,17 @@ def _run(
     ):
         place = _lay_out(store, os.path.realpath(held.folder), lock.core, node)
         before = _around(place)
-        done = sandbox.run(
-            [made.python, SCRIPT],
-            what,
-            folder=place.node,
-            variables=_variables(place, made.python, node),
-            writable=[place.folder],
-            seconds=PATIENCE,
-        )
+        try:
+            done = sandbox.run(
+                [made.python, SCRIPT],
+                what,
+                folder=place.node,
+                variables=_variables(place, made.python, node),
+                writable=[place.folder],
+                seconds=PATIENCE,
+            )
+        finally:
+            _open_up(place)
         if done.code != 0:
             raise _failure(what, done, place)
         _tell(setting.progress, what, done, _lost(before, _around(place)))
@@ -339,7 +344,7 @@ def _variables(place: _Place, python: str, node: Commit) -> dict[str, str]:
 
 def _failure(what: str, done: sandbox.Done, place: _Place) -> RunError:
     said = done.said.replace(f"{place.folder}/", "")
-    lines = [line.rstrip() for line in said.splitlines() if line.strip()]
+    lines = [line.rstrip()[:_WIDTH] for line in said.splitlines() if line.strip()]
     raised = next((line for line in reversed(lines) if _RAISED.fullmatch(line)), None)
     if done.code is None:
         end = f"did not end within {PATIENCE:.0f} s"
@@ -375,15 +380,39 @@ def _some(paths: list[str]) -> str:
 def _around(place: _Place) -> dict[str, tuple[int, ...]]:
     """What lies around the copy, as a view would have it: path → what changes with it."""
     found: dict[str, tuple[int, ...]] = {}
-    for folder, folders, names in os.walk(place.comfy):
-        folders[:] = [name for name in folders if os.path.join(folder, name) != place.node]
-        for name in (*folders, *names):
-            path = os.path.join(folder, name)
-            status = os.lstat(path)
-            is_folder = name in folders and not os.path.islink(path)
-            known = () if is_folder else (status.st_ino, status.st_size, status.st_mtime_ns)
-            found[os.path.relpath(path, place.comfy)] = known
+    for item in _walk(place.comfy, leave_out=place.node):
+        is_folder = item.is_dir(follow_symlinks=False)
+        status = item.stat(follow_symlinks=False)
+        known = () if is_folder else (status.st_ino, status.st_size, status.st_mtime_ns)
+        found[os.path.relpath(item.path, place.comfy)] = known
     return found
+
+
+def _walk(root: str, leave_out: str = "") -> Iterator["os.DirEntry[str]"]:
+    """All that lies below a folder, and a folder before what is in it; not what lies deeper than
+    any tree may have it, nor what its folder does not show."""
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(folder) as items:
+                found = [item for item in items if item.path != leave_out]
+        except OSError:
+            # Gone meanwhile: whoever goes through it may remove it.
+            continue
+        for item in found:
+            yield item
+            if item.is_dir(follow_symlinks=False) and len(item.path) - len(root) < tree.PATH_LIMIT:
+                waiting.append(item.path)
+
+
+def _open_up(place: _Place) -> None:
+    """Takes folders back that a script closed, its own user's too."""
+    fs.chmod(place.folder, 0o755)
+    for item in _walk(place.folder):
+        if item.is_dir(follow_symlinks=False):
+            if item.stat(follow_symlinks=False).st_mode & 0o700 != 0o700:
+                fs.chmod(item.path, 0o755)
 
 
 def _lost(before: Mapping[str, tuple[int, ...]], after: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -407,13 +436,10 @@ def _take(store: Store, what: str, place: _Place, node: Commit) -> EntryId:
 def _drop_bytecode(store: Store, place: _Place, node: Commit) -> None:
     """Removes the folders of bytecode that came: they differ from run to run."""
     kept = {tree.unquote(one.path) for one in _tree(store, node.entry).nodes}
-    root = os.fsencode(place.node)
-    for folder, folders, _ in os.walk(root):
-        for name in [one for one in folders if one == _PYCACHE]:
-            path = os.path.join(folder, name)
-            if os.path.relpath(path, root) not in kept and not os.path.islink(path):
-                fs.remove_tree(os.fsdecode(path))
-                folders.remove(name)
+    for item in _walk(place.node):
+        inside = os.fsencode(os.path.relpath(item.path, place.node))
+        if item.name == _PYCACHE and item.is_dir(follow_symlinks=False) and inside not in kept:
+            fs.remove_tree(item.path)
 
 
 def _check_places(

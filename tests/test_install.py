@@ -288,14 +288,37 @@ def test_what_goes_wrong(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
             "left what cannot be stored: pipe is not a file, folder or link"
         ),
         "open('A', 'w'); open('a', 'w')": "left what cannot be stored: ",
+        "import os\nfor _ in range(3000): os.mkdir('deep'); os.chdir('deep')": (
+            "left what cannot be stored: the path 'deep/"
+        ),
+        "import os; os.chdir('../../models')\n"
+        "for _ in range(3000): os.mkdir('d'); os.chdir('d')\n"
+        "os.chmod('/proc/self/cwd', 0); raise SystemExit(4)": "ended with 4",
+        "import os; os.chmod('../../..', 0); raise SystemExit(5)": "ended with 5",
+        "import os; os.rename('../../../ComfyUI', '../../../other')": (
+            "left what cannot be stored: its folder is gone"
+        ),
+        "print('x' * 100_000); raise SystemExit('\\x1b[31m')": "ended with 1",
     }.items():
         done = run(world, script)
         assert done.code == 1, (script, done)
         assert f"custom_nodes[0]: install.py of tools {said}" in done.err.splitlines()[0], done.err
         assert str(world.local_root) not in done.err, done.err
+        assert "\x1b" not in done.err
+        assert max(map(len, done.err.splitlines())) < 1000
         assert world.profile().numbers() == []
         assert leftovers(world.volume) == []
         assert os.listdir(world.local_root / "run") == []
+
+
+@sealed
+def test_folders_that_it_closed(world: World) -> None:
+    """What its owner may not look into is taken in all the same, and goes with the copy."""
+    script = "import os; os.mkdir('p'); open('p/file', 'w'); os.chmod('p', 0); os.chmod('.', 0)"
+    assert run(world, script).code == 0
+
+    assert (shown(world, "p") / "file").exists()
+    assert os.listdir(world.local_root / "run") == []
 
 
 @sealed
