@@ -510,3 +510,56 @@ def test_one_place_for_two() -> None:
         (locks.lock(models=(model, locks.model("A/b/c"))), ": models[1]: 'A/b/c' lies below an"),
     ):
         assert refused(documents.encode(lock)).startswith(said)
+
+
+BUILT = {
+    "url": "https://example.org/a-1.tar.gz",
+    "date": "2024-05-06T07:08:09Z",
+    "file": "a-1.tar.gz",
+    "sha256": "7" * 64,
+    "requires": [msgspec.to_builtins(locks.wheel("setuptools"))],
+}
+
+
+def built(**fields: Any) -> bytes:
+    """A lock whose first wheel was built."""
+    return changed(
+        lambda lock: lock["python"]["wheels"][0].update(
+            built={name: value for name, value in (BUILT | fields).items() if value is not None}
+        )
+    )
+
+
+def test_what_was_built_is_kept() -> None:
+    """A lock with the source of a wheel reads as it was written."""
+    read = documents.decode(built(), WHERE)
+
+    assert documents.decode(documents.encode(read), WHERE) == read
+    assert read.python.wheels[0].built is not None
+    assert read.python.wheels[0].built.shown == "a-1.tar.gz"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sha256": None}, ": either sha256 or commit is needed"),
+        ({"commit": "a" * 40}, ": either sha256 or commit is needed"),
+        ({"sha256": "x"}, ".sha256: 'x' is not 64 lower-case hexadecimal digits"),
+        ({"sha256": None, "commit": "main"}, ".commit: 'main' is not a full commit"),
+        ({"file": "../a.tar.gz"}, ".file: '../a.tar.gz' climbs out of its folder"),
+        ({"file": "a/b.tar.gz"}, ".file: 'a/b.tar.gz' is not the name of one file"),
+        ({"subdirectory": "../x"}, ".subdirectory: '../x' climbs out of its folder"),
+        ({"date": "today"}, ".date: 'today' is not like '2026-01-31T12:00:00Z'"),
+        (
+            {"requires": [{**BUILT["requires"][0], "sha256": "x"}]},  # type: ignore[index]
+            ".requires[0].sha256: 'x' is not 64 lower-case hexadecimal digits",
+        ),
+        (
+            {"requires": [{**BUILT["requires"][0], "built": BUILT}]},  # type: ignore[index]
+            ".requires[0].built: what builds is not built itself",
+        ),
+    ],
+)
+def test_a_source_that_is_none(fields: dict[str, Any], message: str) -> None:
+    """What would be fetched and built is checked like everything else."""
+    assert refused(built(**fields)) == f": python.wheels[0].built{message}"

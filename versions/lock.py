@@ -137,6 +137,14 @@ class Built(_Document, frozen=True, omit_defaults=True):
     compiler: str = ""
     """What the C compiler says of itself; "" for a wheel without compiled code."""
 
+    @property
+    def shown(self) -> str:
+        """The source in words: `a-1.0.tar.gz`, `https://host/a@0123456789ab`."""
+        if not self.commit:
+            return self.file
+        below = f"#{self.subdirectory}" if self.subdirectory else ""
+        return f"{self.url or 'a local repository'}@{self.commit[:12]}{below}"
+
 
 class Wheel(_Document, frozen=True, omit_defaults=True):
     """One wheel, pinned by its bytes."""

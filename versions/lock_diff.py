@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 from cvs.store.digest import EntryId
 from cvs.store.record import Record
-from cvs.versions.lock import Lock
+from cvs.versions.lock import Built, Lock
 from cvs.versions.wheel import tree_name
 
 What = Literal["added", "removed", "changed"]
@@ -105,6 +105,10 @@ def of_lock(lock: Lock) -> Contents:
     found = msgspec.to_builtins(lock)
     python = found["python"]
     interpreter, wheels = python.pop("interpreter"), python.pop("wheels")
+    for side, wheel in zip(wheels, lock.python.wheels, strict=True):
+        if isinstance(wheel.built, Built):
+            # What else a build used follows from it, or is told by its bytes.
+            side["built"] = wheel.built.shown
     return Contents(
         core=_plain(found["core"]),
         nodes=tuple(map(_plain, found["nodes"])),

@@ -212,7 +212,8 @@ def _wheels(
             access=access,
         )
         near = locked_file.nearby(item.file, settings, access.wheels_dir)
-        yield Maker((near or [item.url or item.file])[0], write, item.file, packs=True)
+        source = item.url or (item.built.shown if item.built is not None else item.file)
+        yield Maker((near or [source])[0], write, item.file, packs=True)
 
 
 def _stored(store: Store, lock: Lock, item: Wheel) -> EntryId | None:

@@ -63,6 +63,13 @@ def _origin(wheel: Wheel) -> str:
     """What the lock says of the wheel itself, a line each."""
     told = msgspec.to_builtins(wheel)
     told |= {"url": wheel.url or "a folder of wheels", "size": size(wheel.size)}
+    if wheel.built is not None:
+        tools = " ".join(f"{one.name}=={one.version}" for one in wheel.built.requires)
+        told |= {
+            "url": wheel.built.url or "a folder of this machine",
+            "built": wheel.built.shown,
+            "built with": " ".join(filter(None, (tools, wheel.built.compiler))),
+        }
     others = ("name", "version", "required_by")
     return table([(name, str(text)) for name, text in told.items() if text and name not in others])
 

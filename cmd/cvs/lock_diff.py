@@ -32,6 +32,7 @@ _FOLLOW = {
     "commit": {"date", "entry", "size", "submodules", "lfs"},
     "version": {"file", "sha256", "size", "url", "uploaded", "entry"},
     "file": {"sha256", "size", "url", "uploaded"},
+    "built": {"sha256", "size", "uploaded", "entry"},
     "sha256": {"uploaded", "entry"},
     "entry": {"lfs"},
     "path": {"name"},
