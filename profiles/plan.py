@@ -87,10 +87,10 @@ def _items(
             due = node.run_install
         yield msgspec.structs.replace(item, to_install=due), entry
     if lock is not None and "python" not in stale and "interpreter" not in stale:
-        from cvs.versions import wheel
+        from cvs.versions import wheels
 
         for one in lock.python.wheels:
-            entry = wheel.stored(store, one.sha256, lock.python.interpreter.abi)
+            entry = wheels.stored(store, lock.python, one)
             yield Item("wheel", one.name, one.version, one.size, entry is not None), entry
     if spec.skip_models:
         return

@@ -225,7 +225,7 @@ def materialize(store: Store, spec: Spec, lock: Lock, access: Access) -> tuple[L
     """Puts everything that a lock names into the store.
 
     Returns:
-        The lock, completed with what was learned of models, and the wheel set's entry.
+        The lock, completed with what was learned of wheels and models, and the wheel set's entry.
     """
     wanted = [] if spec.skip_models else list(zip(spec.models, lock.models, strict=True))
     commits = zip([spec.core, *spec.nodes], [lock.core, *lock.nodes], strict=True)
@@ -246,6 +246,7 @@ def materialize(store: Store, spec: Spec, lock: Lock, access: Access) -> tuple[L
     ]
     wheel_set, *others = parallel.gather(jobs, workers=PARALLEL, stop=access.stop)
     assert not isinstance(wheel_set, Model)
+    lock = msgspec.structs.replace(lock, python=wheels.completed(store, lock.python))
     fetched = tuple(found for found in others if isinstance(found, Model))
     if spec.skip_models:
         return lock, wheel_set

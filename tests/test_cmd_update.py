@@ -86,6 +86,16 @@ def test_update_all(branches: World) -> None:
     assert branches.ok("update", "demo", *branches.local).out == "nothing moved\n"
 
 
+def test_entries_of_wheels_stay_known(realized: World) -> None:
+    """What wheels became is in the lock once they are stored, and a lock that is made anew keeps
+    it: so `update` changes nothing where nothing moved."""
+    before = lock_bytes(realized)
+    (wheel,) = realized.lock()["python"]["wheels"]
+    assert wheel["entry"] in realized.store.ids()
+    done = realized.ok("update", "demo", *realized.local)
+    assert lock_bytes(realized) == before, done
+
+
 def test_update_node(branches: World) -> None:
     """--node moves that pin alone; the rest of the lock stays as it is."""
     before, lock = commits(branches), branches.lock()

@@ -146,8 +146,8 @@ def _fields(thing: Any, *but: str) -> list[Any]:
     [
         *_fields(_WHOLE.core, "name", "request"),
         *_fields(_WHOLE.python.interpreter),
-        *_fields(_WHOLE.python.wheels[0], "name"),
-        *_fields(_WHOLE.python, "interpreter", "wheels", "requirements"),
+        *_fields(_WHOLE.python.wheels[0], "name", "entry"),
+        *_fields(_WHOLE.python, "interpreter", "wheels", "requirements", "layout"),
         *_fields(_WHOLE.models[0], "request"),
     ],
 )

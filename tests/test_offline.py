@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from world import CAME_AND_WENT, DEMO, Done, World
 
+from cvs.store.volume import Volume
+
 pytest_plugins = ["world_fixtures"]
 
 OFFLINE: dict[str, Callable[[World], Done]] = {
@@ -129,6 +131,62 @@ def name_of(world: World, entry: str) -> str:
 
 
 @pytest.mark.usefixtures("no_connection")
+@pytest.mark.parametrize("form", ["tree", "pack"])
+@pytest.mark.parametrize("options", [[], ["--locked"]])
+def test_a_volume_of_entries_alone(
+    world: World, tmp_path: Path, no_connection: None, form: str, options: list[str]
+) -> None:
+    """Entries and a lock are a whole version: nothing else of the first volume is needed."""
+    world.environment["CVS_WHEELS"] = form
+    world.realize()
+    other = World.__new__(World)
+    other.__dict__ |= world.__dict__ | {
+        "cache": tmp_path / "other" / "cache",
+        "local_root": tmp_path / "other" / "local",
+        "home": tmp_path / "other" / "ComfyUI",
+    }
+    other.environment = world.environment | {
+        "COMFY_CACHE_ROOT": str(other.cache),
+        "COMFY_HOME": str(other.home),
+        "CVS_LOCAL_ROOT": str(other.local_root),
+    }
+    Volume(str(other.cache), wheels=form).prepare()
+    for part in ("store", "resolved"):
+        shutil.copytree(world.cache / part, other.cache / part, symlinks=True, dirs_exist_ok=True)
+    for place in (world.cache, world.repos, world.wheels, world.folder / "sources"):
+        place.rename(f"{place}-away")
+    lock = other.lock()
+    plan = other.ok("realize", "demo", "--offline", "--dry-run").out
+    assert "0 of 4 parts to fetch" in plan
+    entries = set(other.store.ids())
+
+    other.ok("realize", "demo", "--offline", *options)
+
+    assert (set(other.store.ids()), other.lock()) == (entries, lock)
+    other.assert_sound()
+    assert not (other.cache / "refs" / "wheel").exists(), "what a lock says makes no ref"
+    ran = other.process("exec", "demo", "--", "python", "-c", "import cvs_demo_palette as p; p")
+    assert ran.code == 0, ran
+
+
+def test_the_entries_of_another_layout_do_not_count(realized: World) -> None:
+    """A newer cvs may make other entries of wheels: those that a lock names are then no answer."""
+    path = realized.cache / "resolved" / "demo.lock.json"
+    lock = realized.lock()
+    (wheel,) = lock["python"]["wheels"]
+    assert wheel["entry"] in realized.store.ids()
+    lock["python"]["layout"] += 1
+    path.write_text(json.dumps(lock))
+    shutil.rmtree(realized.cache / "refs" / "wheel")
+    done = realized.cvs("realize", "demo", "--offline", "--locked")
+
+    assert (done.code, done.err.splitlines()[0]) == (
+        2,
+        "error: 1 wheels are not stored and no connection may be made: "
+        "cvs_demo_palette-1.0-py3-none-any.whl",
+    )
+
+
 def test_model_missing(world: World) -> None:
     """A model that is neither stored nor loose is named with its source."""
     source = "https://user:secret@example.org/big.safetensors?token=hidden&v=1"

@@ -201,10 +201,19 @@ def test_a_spec_that_moved_on(realized: World) -> None:
 
 
 def test_wheels_whose_refs_are_lost(realized: World) -> None:
-    """A wheel is known by the name of its tree too, read from the manifest or seen on disk; of
-    the set then the generation knows."""
+    """The lock knows what its wheels became, and with that the set; a lock that does not knows a
+    wheel by the name of its tree, read from the manifest or seen on disk, and of the set then the
+    generation knows."""
     there = entries(realized)
     shutil.rmtree(realized.volume.refs)
+    whole = realized.store.path(there["wheel"])
+    os.rename(whole, whole + "-away")
+    assert names(realized, there["wheel"]) == [str(next(realized.wheels.iterdir()))]
+    assert names(realized, there["set"]) == ["a generation of demo", "the lock of demo"]
+    os.rename(whole + "-away", whole)
+    lock = realized.lock()
+    del lock["python"]["wheels"][0]["entry"]
+    (realized.cache / "resolved" / "demo.lock.json").write_text(json.dumps(lock))
     assert names(realized, there["wheel"]) == [str(next(realized.wheels.iterdir()))]
     os.unlink(os.path.join(realized.store.path(there["wheel"]), manifest.NAME))
     assert names(realized, there["wheel"]) == [str(next(realized.wheels.iterdir()))]

@@ -163,6 +163,9 @@ class Wheel(_Document, frozen=True, omit_defaults=True):
     index: str = ""
     """The index that names it, without credentials, query and fragment; "" for a folder, for a
     wheel that was asked for by its URL, and where it is not known."""
+    entry: EntryId | None = None
+    """The tree that it became, once it was stored: found by it on a volume that has no ref. Another
+    patch version of the interpreter may make another one, which is as good."""
     built: Built | None = None
     """What it was built from; None for one that was published."""
 
@@ -180,6 +183,8 @@ class Python(_Document, frozen=True):
     """Digest of all requirements that the wheels were chosen for."""
     provided: tuple[str, ...] = ()
     """Requirements that the image's interpreter meets, so that there is no wheel for them."""
+    layout: int = 0
+    """Of the wheels' entries, once they are known: those of another layout do not count."""
 
 
 class Model(_Document, frozen=True):
@@ -298,6 +303,8 @@ def _check_wheel(wheel: Wheel, where: str) -> None:
         raise InputError(f"{where}.file: {shown(wheel.file)} is not the name of a wheel")
     relative_path(wheel.file, f"{where}.file")
     _check_id(wheel.sha256, f"{where}.sha256")
+    if wheel.entry is not None:
+        _check_id(wheel.entry, f"{where}.entry")
     if wheel.built is not None:
         _check_built(wheel.built, f"{where}.built")
 

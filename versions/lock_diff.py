@@ -105,7 +105,10 @@ def of_lock(lock: Lock) -> Contents:
     found = msgspec.to_builtins(lock)
     python = found["python"]
     interpreter, wheels = python.pop("interpreter"), python.pop("wheels")
+    # What a wheel became follows from it, and is known only once it is stored.
+    python.pop("layout", None)
     for side, wheel in zip(wheels, lock.python.wheels, strict=True):
+        side.pop("entry", None)
         if isinstance(wheel.built, Built):
             # What else a build used follows from it, or is told by its bytes.
             side["built"] = wheel.built.shown

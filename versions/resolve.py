@@ -253,7 +253,18 @@ def _python(
         progress=access.progress,
         builds=None if access.no_build else builds.Builds(store, builder, newest, kept),
     )
-    return msgspec.structs.replace(resolved, requirements=fingerprint)
+    return _with_entries(msgspec.structs.replace(resolved, requirements=fingerprint), previous)
+
+
+def _with_entries(locked: Python, previous: Python | None) -> Python:
+    """A wheel set that knows the entries of those wheels that an earlier one had."""
+    if previous is None or locked.interpreter.abi != previous.interpreter.abi:
+        return locked
+    known = {one.sha256: one.entry for one in previous.wheels}
+    wheels = tuple(
+        msgspec.structs.replace(one, entry=known.get(one.sha256)) for one in locked.wheels
+    )
+    return msgspec.structs.replace(locked, wheels=wheels, layout=previous.layout)
 
 
 def _without(locked: Python, packages: Collection[str]) -> Python:

@@ -219,7 +219,7 @@ def _wheels(
 def _stored(store: Store, lock: Lock, item: Wheel) -> EntryId | None:
     """The entry that a wheel became, whether it is there or not."""
     key = wheel.ref_key(item.sha256, lock.python.interpreter.abi)
-    return refs.get(store.volume, wheel.REFS, key)
+    return refs.get(store.volume, wheel.REFS, key) or item.entry
 
 
 def _tree_name(lock: Lock, item: Wheel) -> str | None:

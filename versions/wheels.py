@@ -10,6 +10,8 @@ import contextlib
 import os
 from collections.abc import Sequence
 
+import msgspec
+
 from cvs.store import fs, refs, temporary
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
@@ -33,11 +35,33 @@ _BATCH = 24
 _BATCH_BYTES = 1 << 30
 
 
+def stored(store: Store, locked: Python, one: Wheel) -> EntryId | None:
+    """The entry of a wheel of a lock, if the store has it.
+
+    A ref is written by who made the entry from the wheel. A volume that was filled with entries
+    alone has none; what the lock says then counts for this lock, and makes no ref for others.
+    """
+    found = wheel.stored(store, one.sha256, locked.interpreter.abi)
+    if found is not None or one.entry is None or locked.layout != wheel.LAYOUT:
+        return found
+    return one.entry if store.has(one.entry) else None
+
+
 def missing(store: Store, python: Python) -> list[Wheel]:
     """The wheels of a lock that the store does not have."""
-    return [
-        one for one in python.wheels if not wheel.stored(store, one.sha256, python.interpreter.abi)
-    ]
+    return [one for one in python.wheels if not stored(store, python, one)]
+
+
+def completed(store: Store, locked: Python) -> Python:
+    """The wheels of a lock with the entries that they became, where it does not name them yet."""
+    known = locked.layout == wheel.LAYOUT
+    found = tuple(
+        one
+        if known and one.entry is not None
+        else msgspec.structs.replace(one, entry=stored(store, locked, one))
+        for one in locked.wheels
+    )
+    return msgspec.structs.replace(locked, wheels=found, layout=wheel.LAYOUT)
 
 
 def fetch(
@@ -67,7 +91,7 @@ def fetch(
         _Fetch(probe, settings, access).run(store, lacking, found)
     members = []
     for one in locked.wheels:
-        entry = wheel.stored(store, one.sha256, locked.interpreter.abi)
+        entry = stored(store, locked, one)
         if entry is None:
             raise IntegrityError(f"the wheel {one.file} vanished from the store while it was used")
         members.append(entry)

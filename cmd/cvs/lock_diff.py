@@ -16,7 +16,7 @@ from cvs.store.entries import Store
 from cvs.store.errors import InputError
 from cvs.store.record import Record
 from cvs.versions import lock as locks
-from cvs.versions import lock_diff, wheel
+from cvs.versions import lock_diff, wheels
 from cvs.versions import spec as specs
 from cvs.versions.lock import Lock
 from cvs.versions.lock_diff import Change, Difference, Side
@@ -130,7 +130,7 @@ def _of_generation(session: Session, lock: Lock, record: Record) -> Difference:
     stored = {
         one.sha256: entry
         for one in lock.python.wheels
-        if (entry := wheel.stored(store, one.sha256, lock.python.interpreter.abi))
+        if (entry := wheels.stored(store, lock.python, one))
     }
     return lock_diff.compare(
         lock_diff.realized(record, _names(store, record)),
