@@ -359,24 +359,35 @@ def remove_tree(path: str) -> None:
 
 def _clear(folder: str, top: str, moved: list[str], depth: int) -> None:
     try:
-        with os.scandir(folder) as entries:
-            children = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        children = _opened(functools.partial(_children, folder), folder)
     except FileNotFoundError:
         return
     for child, is_folder in children:
         if not is_folder:
-            _forgiving(unlink, child)
+            _opened(functools.partial(_forgiving, unlink, child), folder)
         elif depth < _DEEP and len(os.fsencode(child)) < _LONG:
             _clear(child, top, moved, depth + 1)
-            _forgiving(rmdir, child)
+            _opened(functools.partial(_forgiving, rmdir, child), folder)
         else:
             up = os.path.join(top, unique())
-            _forgiving(functools.partial(_move, up), child)
+            move = functools.partial(rename, target=up)
+            _opened(functools.partial(_forgiving, move, child), folder, child)
             moved.append(up)
 
 
-def _move(target: str, path: str) -> None:
-    rename(path, target)
+def _children(folder: str) -> list[tuple[str, bool]]:
+    with os.scandir(folder) as entries:
+        return [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
+
+
+def _opened(call: Callable[[], T], *folders: str) -> T:
+    """Makes a call; where somebody closed the folders that it is about, opens them for it."""
+    try:
+        return call()
+    except PermissionError:
+        for folder in folders:
+            chmod(folder, 0o700)
+        return call()
 
 
 def remove_for_good(path: str) -> None:

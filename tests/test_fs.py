@@ -284,7 +284,20 @@ def test_remove_tree_that_is_deeper_than_a_path(tmp_path: Path, name: str) -> No
             os.mkdir(name)
             os.chdir(name)
         open("file", "w").close()
+        os.chmod("/proc/self/cwd", 0)
     (tmp_path / "root" / "other").mkdir()
+
+    fs.remove_tree(str(tmp_path / "root"))
+
+    assert os.listdir(tmp_path) == []
+
+
+def test_remove_tree_that_is_closed(tmp_path: Path) -> None:
+    """Folders that their owner may not look or write into go all the same."""
+    for name, mode in (("a/b/c", 0), ("a/b", 0o500), ("a/d/e", 0o300), ("a", 0)):
+        (tmp_path / "root" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name / "file").write_bytes(b"")
+        (tmp_path / "root" / name).chmod(mode)
 
     fs.remove_tree(str(tmp_path / "root"))
 
