@@ -4,7 +4,6 @@ import csv
 import hashlib
 import os
 import subprocess
-import sys
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -182,55 +181,6 @@ def test_bytecode_is_used_as_it_is_and_names_no_build_folder(store: Store, tmp_p
         check=True,
     )
     assert done.stdout.strip() == f"{root}/site-packages/a/__init__.py"
-
-
-_ELSEWHERE = """
-import sys
-from cvs.store.entries import Store
-from cvs.store.volume import Volume
-from cvs.versions import interpreter, wheel
-volume = Volume(sys.argv[1])
-volume.prepare()
-probe = interpreter.probe(interpreter.find(None))
-print(wheel.add_wheel(Store(volume), sys.argv[2], sha256=sys.argv[3], probe=probe))
-"""
-
-
-def test_a_wheel_has_one_id_in_every_process_folder_and_hash_seed(
-    store: Store, tmp_path: Path
-) -> None:
-    """What the compiler and marshal make of a source depends on more than the source."""
-    source = "".join(
-        f"def f{n}(x, y={n}.5):\n"
-        f"    '''{n}'''\n"
-        f"    return x in {{'a{n}', 'b', None, ..., {n}, b'c', ('d', 'e{n}')}} and x.self.path\n"
-        for n in range(60)
-    )
-    path = wheelmaker.make(
-        str(tmp_path / "here"),
-        "a",
-        "1",
-        {f"a/m{n}.py": source.replace("path", f"p{n}") for n in range(4)} | {"a/bad.py": "("},
-        scripts={"tool": "a:main"},
-    )
-    there = tmp_path / "another place"
-    there.mkdir()
-    copy = there / os.path.basename(path)
-    copy.write_bytes(Path(path).read_bytes())
-    sha256 = wheelmaker.sha256(path)
-    ids = {_add(store, path)}
-    for seed, extra in (("1", {}), ("2", {"LANG": "de_DE.UTF-8", "PYTHONOPTIMIZE": "2"})):
-        done = subprocess.run(
-            [sys.executable, "-c", _ELSEWHERE, str(there / seed), str(copy), sha256],
-            env={**os.environ, "PYTHONHASHSEED": seed, **extra},
-            cwd=there,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        ids.add(EntryId(done.stdout.strip()))
-
-    assert len(ids) == 1
 
 
 def test_a_ref_leads_from_the_wheel_to_its_entry(store: Store, tmp_path: Path) -> None:

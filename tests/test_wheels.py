@@ -2,20 +2,26 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import locks as example
 import msgspec
 import pytest
 import wheelmaker
 from indexserver import IndexServer
 
-from cvs.store import manifest
+from cvs.store import manifest, pack
 from cvs.store.entries import Store
 from cvs.store.errors import CvsError, InputError, OfflineError, SourceError
 from cvs.store.progress import Progress, Task, Unit
+from cvs.store.verify import verify
+from cvs.store.volume import Volume
 from cvs.versions import download, interpreter, parallel, wheel, wheels
+from cvs.versions import lock as locks
 from cvs.versions.access import Access
 from cvs.versions.lock import Python, Wheel
 from cvs.versions.spec import PythonSettings
@@ -71,6 +77,70 @@ def test_wheels_are_fetched_once_and_become_a_set(
     names = {store.content(member).rpartition("/")[2] for member in whole.members}
     assert names == {f"{name}-1-{PROBE.abi}" for name in ("a", "b", "c")}
     assert os.listdir(store.volume.tmp) == []
+
+
+#: Brings the wheels of a lock into a new volume: root, form, workers, lock, folder of wheels.
+_ELSEWHERE = """
+import sys
+from cvs.store.entries import Store
+from cvs.store.volume import Volume
+from cvs.versions import lock, wheels
+from cvs.versions.spec import PythonSettings
+root, form, workers, file, folder = sys.argv[1:]
+wheels.PARALLEL = int(workers)
+volume = Volume(root, wheels=form)
+volume.prepare()
+settings = PythonSettings(find_links=(folder,))
+print(wheels.fetch(Store(volume), lock.read(file).python, settings=settings))
+"""
+
+
+def test_a_wheel_is_the_same_entry_wherever_it_is_made(tmp_path: Path) -> None:
+    """What the compiler and marshal make of a source depends on more than the source: in fresh
+    processes, from two folders, with two hash seeds and locales, by one worker and by several, as
+    trees and as packs, each wheel has one id; and each pack the same bytes."""
+    source = "".join(
+        f"def f{n}(x, y={n}.5):\n"
+        f"    '''{n}'''\n"
+        f"    return x in {{'a{n}', 'b', None, ..., {n}, b'c', ('d', 'e{n}')}} and x.self.path\n"
+        for n in range(60)
+    )
+    here, there = tmp_path / "here", tmp_path / "another place"
+    for name in ("a", "b", "c"):
+        modules = {f"{name}/m{n}.py": source.replace("path", f"p{n}") for n in range(4)}
+        modules |= {f"{name}/__init__.py": "", f"{name}/bad.py": "("}
+        wheelmaker.make(str(here), name, "1", modules, scripts={f"tool-{name}": f"{name}:main"})
+    shutil.copytree(here, there)
+    lock = tmp_path / "lock.json"
+    members = [_wheel(str(path)) for path in sorted(here.iterdir())]
+    lock.write_bytes(locks.encode(example.lock(python=_lock(*members))))
+    ids: set[str] = set()
+    entries: set[frozenset[str]] = set()
+    packs: dict[str, set[bytes]] = {}
+    for form in ("tree", "pack"):
+        for folder, seed, workers, more in (
+            (here, "1", "1", {}),
+            (there, "2", "2", {"LANG": "de_DE.UTF-8", "PYTHONOPTIMIZE": "2"}),
+        ):
+            root = folder / f"{form} made by {workers}"
+            done = subprocess.run(
+                [sys.executable, "-c", _ELSEWHERE, root, form, workers, lock, folder],
+                env={**os.environ, "PYTHONHASHSEED": seed, **more},
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            ids.add(done.stdout)
+            made = Store(Volume(str(root)))
+            entries.add(frozenset(made.ids()))
+            for entry in made.ids():
+                assert list(verify(made, entry)) == []
+            for path in root.glob(f"store/*/{pack.NAME}"):
+                packs.setdefault(path.parent.name, set()).add(path.read_bytes())
+
+    assert (len(ids), len(entries)) == (1, 1)
+    assert [len(pack) for pack in packs.values()] == [1] * len(members)
 
 
 def test_only_what_is_missing_is_fetched(store: Store, index: IndexServer, folder: str) -> None:
