@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from cvs.store import damage, fs, scratch, seal
+from cvs.store import damage, fs, scratch, seal, unplugged
 from cvs.store.digest import is_id
 from cvs.store.errors import CvsError
 from cvs.store.units import size
@@ -317,6 +317,18 @@ def _writes_sealed(folder: str) -> bool:
     return os.path.lexists(os.path.join(folder, "sealed"))
 
 
+def sandboxing(subject: Subject) -> Iterator[Finding]:
+    """Whether code that nobody has read can be run so that it does no harm: builds of packages and
+    what nodes bring along."""
+    missing = [state for state in (seal.state(), unplugged.state()) if state != "full"]
+    if missing:
+        cure = "it takes Landlock of Linux 6.2 and seccomp, and a container that allows both"
+        text = f"there is none: {missing[0].removeprefix('none: ')}"
+        yield Finding("sandbox", "degraded", text, cure)
+    else:
+        yield Finding("sandbox", "fine", "code of builds and nodes can be run in one")
+
+
 def local_root(subject: Subject) -> Iterator[Finding]:
     """The place of environments and temporary files."""
     path, volume = subject.local_root, subject.volume
@@ -400,6 +412,7 @@ CHECKS: tuple[Check, ...] = (
     leftovers,
     damaged,
     sealing,
+    sandboxing,
     local_root,
     python,
     uv,

@@ -12,7 +12,7 @@ from world import listing
 
 from cvs.profiles import doctor
 from cvs.profiles.doctor import Check, Finding, Subject
-from cvs.store import fs, seal
+from cvs.store import fs, seal, unplugged
 from cvs.store.errors import StoreError
 from cvs.store.scratch import Scratch
 from cvs.store.volume import Volume
@@ -63,11 +63,11 @@ def test_healthy(subject: Subject) -> None:
     assert before == listing(Path(subject.volume.root), forgive=("tmp",))
     assert not os.path.exists(subject.local_root)
     expected = ["volume", "file system", "space", "writing", "modes", "leftovers", "damaged"]
-    assert [*expected, "seal", "local root", "python", "uv", "git"] == list(findings)
+    assert [*expected, "seal", "sandbox", "local root", "python", "uv", "git"] == list(findings)
     degraded = {one.name for one in findings.values() if one.state == "degraded"}
     assert not [one for one in findings.values() if one.state == "broken"]
     # What depends on the machine that tests run on.
-    assert degraded <= {"file system", "space", "local root", "seal"}
+    assert degraded <= {"file system", "space", "local root", "seal", "sandbox"}
     assert findings["volume"].text == f"{subject.volume.root}, layout 1: wheels are kept unpacked"
     assert findings["modes"] == Finding("modes", "fine", "kept")
     major, minor = sys.version_info[:2]
@@ -295,6 +295,18 @@ def test_seal(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seal, "_version", lambda: 2)
     (one,) = found(subject, doctor.sealing).values()
     assert (one.state, one.cure) == ("degraded", "Linux 6.2 or newer covers it")
+
+
+def test_sandbox(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is one where the kernel seals whole and filters system calls, and none elsewhere."""
+    (one,) = found(subject, doctor.sandboxing).values()
+    is_there = (seal.state(), unplugged.state()) == ("full", "full")
+    assert one.state == ("fine" if is_there else "degraded")
+
+    for module in (unplugged, seal):
+        monkeypatch.setattr(module, "state", lambda: "none: this container forbids it")
+        (one,) = found(subject, doctor.sandboxing).values()
+        assert (one.state, one.text) == ("degraded", "there is none: this container forbids it")
 
 
 @pytest.mark.skipif(seal.state() != "full", reason="the kernel has no whole seal")
