@@ -282,9 +282,15 @@ class Builds:
             else:
                 made = self._of_archive(project, request)
         except (InputError, SourceError) as error:
-            if requirement.where in error.message:
-                raise
-            raise type(error)(f"{requirement.where}: {error.message}", hint=error.hint) from None
+            name = project.called
+            hint = (
+                f'"python": {{"overrides": ["{name}; python_version < \'3\'"]}} in the spec leaves '
+                f'it out, ["{name}==VERSION"] takes it from the index'
+            )
+            said = error.message
+            if requirement.where not in said:
+                said = f"{requirement.where}: {said}"
+            raise type(error)(said, hint=error.hint or hint) from None
         if project.name and made.wheel.name != project.name:
             raise InputError(
                 f"{requirement.where}: {clean(requirement.text)} is {made.wheel.name}, "

@@ -318,8 +318,8 @@ class _Run:
 
     def _project_text(self, requirement: Requirement, project: Project, depth: int) -> str:
         after = f" ; {project.marker}" if project.marker else ""
-        if project.name in self._replaced:
-            return f"{project.name}{project.extras}{after}"
+        if project.called in self._replaced:
+            return f"{project.called}{project.extras}{after}"
         if not conflict.holds(project.marker, self.probe):
             return ""
         shown = _plain(requirement.text)

@@ -66,6 +66,12 @@ class Project(msgspec.Struct, frozen=True):
     marker: str = ""
     """`python_version >= "3.11"`, or ""."""
 
+    @property
+    def called(self) -> str:
+        """The package, or what it is likely to be called: as its repository or archive is."""
+        last = posixpath.basename(urlsplit(self.url).path.rstrip("/"))
+        return self.name or canonicalize_name(last.removesuffix(".git"))
+
 
 class Requirement(msgspec.Struct, frozen=True):
     """One line that asks for a package."""
