@@ -21,7 +21,6 @@ from cvs.store.stage import Stage, Staged
 from cvs.store.tree import set_id
 from cvs.versions import interpreter, locked_file, wheel
 from cvs.versions.access import Access
-from cvs.versions.builds import Builder
 from cvs.versions.interpreter import Chosen, Probe
 from cvs.versions.lock import Python, Wheel
 from cvs.versions.spec import PythonSettings
@@ -179,6 +178,9 @@ class _Fetch:
         settings: PythonSettings,
         access: Access,
     ) -> None:
+        # Not on the way of those who lack nothing.
+        from cvs.versions.builds import Builder
+
         self.probe = probe
         self.builder = Builder(settings, probe, access)
         self.progress = access.progress
