@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import sourcemaker
 from crashing import Crashes, Operation, remove
 from gitserver import Content
 from world import World
@@ -74,6 +75,19 @@ def scripted(crashes: Crashes) -> None:
     commit = world.new_source("scripted.git", files)
     node = {"repo": f"{world.url}/scripted.git", "commit": commit, "run_install": True}
     world.spec(custom_nodes=[world.node(), node])
+
+
+def sourced(crashes: Crashes) -> None:
+    """Besides one, a Python package in the spec of `demo` that has to be built."""
+    one(crashes)
+    world = crashes.world
+    sourcemaker.sdist(str(world.wheels), "sourced", "1")
+    world.spec(python_packages=["sourced"])
+
+
+def _built(world: World) -> None:
+    wheels = {wheel["name"]: wheel for wheel in world.lock()["python"]["wheels"]}
+    assert wheels["sourced"]["built"]["file"] == "sourced-1.tar.gz"
 
 
 def _installed(world: World) -> None:
@@ -264,6 +278,7 @@ OPERATIONS = (
         TWO,
         _updated,
     ),
+    Operation("build", sourced, _realize, ONE, TWO, _built),
     Operation("install", scripted, _realize, ONE, TWO, _installed),
     Operation("switch", elsewhere, _realize, TWO, ONE, _at_home),
     Operation(

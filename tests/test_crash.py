@@ -42,7 +42,8 @@ class Amount(NamedTuple):
 AMOUNTS = {
     "first": Amount((6, 400), (20, 500)),
     "update": Amount((20, 400), (60, 1000)),
-    "install": Amount((12, 250), (40, 800)),
+    "build": Amount((6, 250), (20, 800)),
+    "install": Amount((6, 250), (20, 800)),
     "switch": Amount((8, 50), (40, 300)),
     "replace": Amount((6, 25), (30, 180)),
     "rollback": Amount((20, 150), (150, 1300)),
