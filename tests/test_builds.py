@@ -376,6 +376,7 @@ def test_a_build_that_fails(
 
     assert caught.value.message.startswith(("a 1 cannot be built: ", "the wheel a-1"))
     assert message in caught.value.message
+    assert caught.value.message.endswith(" (asked for by python_packages)")
     assert (caught.value.hint or "").startswith(hint or "")
     assert list(store.ids()) == []
     assert os.listdir(store.volume.tmp) == []
@@ -390,7 +391,7 @@ def test_a_build_that_is_another(
     index.add(f"{folder}/b-1.tar.gz")
     address = project(server, "a", sourcemaker.files("a", "1"))
 
-    with pytest.raises(SourceError, match=r"^b-1.tar.gz builds a 1 instead of b 1$"):
+    with pytest.raises(SourceError, match=r"^b-1.tar.gz builds a 1 instead of b 1 "):
         resolve(store, index, "b")
     with pytest.raises(InputError) as caught:
         resolve(store, index, f"b @ {address}")

@@ -287,13 +287,18 @@ class _Run:
             "" if local is not None else _CREDENTIALS.sub("", address).partition("#")[0],
             offered.get("size"),
         )
-        return self.builds.sdist(
-            _name(package),
-            str(package["version"]),
-            file,
-            uploaded=_uploaded(offered),
-            index="" if local is not None else note.origin,
-        )
+        try:
+            return self.builds.sdist(
+                _name(package),
+                str(package["version"]),
+                file,
+                uploaded=_uploaded(offered),
+                index="" if local is not None else note.origin,
+            )
+        except SourceError as error:
+            asking = ", ".join(note.required_by or self._asking(_name(package)))
+            who = f" (asked for by {asking})" if asking else ""
+            raise SourceError(f"{error.message}{who}", hint=error.hint) from None
 
     def wheel(self, package: Mapping[str, Any], note: "_Note", progress: Progress) -> Wheel:
         """What the lock has of a package of pylock.toml."""
