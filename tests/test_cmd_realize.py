@@ -13,7 +13,7 @@ import wheelmaker
 from world import CAME_AND_WENT, DEMO, OLD, PATIENCE, World, files_of
 
 from cvs import fresh
-from cvs.store import leases
+from cvs.store import damage, leases
 
 pytest_plugins = ["world_fixtures"]
 
@@ -669,6 +669,16 @@ def test_packed_wheels(world: World) -> None:
     repaired = world.cvs("store", "repair", "--wheels-dir", str(world.wheels))
     assert repaired.code == 0, repaired
     assert world.cvs("exec", "demo", "--", "python", "-c", "import cvs_demo_palette").code == 0
+    world.assert_sound()
+
+    for vanished in (pack, folder):
+        pack.chmod(0o644)
+        (shutil.rmtree if vanished == folder else os.unlink)(vanished)
+        damage.mark(world.volume, wheel)
+        repaired = world.ok("store", "repair", wheel, *world.local)
+        assert "1 entries, all well" in repaired.out
+        assert sorted(os.listdir(folder)) == ["content.pack", "manifest.json"]
+        assert pack.read_bytes() == whole
     world.assert_sound()
 
 
