@@ -337,6 +337,9 @@ def test_what_a_build_sees(
         ("socket", lambda: socket.socket()),
         ("write", lambda: open({str(outside)!r}, "w")),
         ("store", lambda: open({store.volume.root!r} + "/store/x", "w")),
+        # This runs outside of the sandbox too, when more is installed.
+        ("python", lambda: os.unlink(os.environ["VIRTUAL_ENV"] + "/bin/python")),
+        ("package", lambda: open(os.environ["VIRTUAL_ENV"] + "/lib/x.pth", "w")),
     ):
         try:
             call()
@@ -345,13 +348,16 @@ def test_what_a_build_sees(
             said[name] = error.strerror
     files["said.json"] = json.dumps(said).encode()
     """
-    index.add(sourcemaker.sdist(folder, "a", "1", hook=hook), None)
+    # Also a hook that is asked for more comes before what is installed then.
+    index.add(wheelmaker.make(folder, "more", "1"))
+    index.add(sourcemaker.sdist(folder, "a", "1", hook=hook, asks=["more"]), None)
 
     one = by_name(resolve(store, index, "a"))["a"]
     said = msgspec.json.decode(content(store, one, "said.json"), type=dict[str, str])
 
     assert "secret" not in said.values()
-    assert [said[name] for name in ("socket", "write", "store")] == ["Permission denied"] * 3
+    names = ("socket", "write", "store", "python", "package")
+    assert {said[name] for name in names} == {"Permission denied"}
     assert (said["SOURCE_DATE_EPOCH"], said["PYTHONHASHSEED"]) == ("315619200", "0")
     assert not outside.exists()
 
@@ -380,6 +386,31 @@ def test_a_build_that_fails(
     assert (caught.value.hint or "").startswith(hint or "")
     assert list(store.ids()) == []
     assert os.listdir(store.volume.tmp) == []
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        "import os; os.symlink('/etc/hostname', folder + '/a-1-py3-none-any.whl')",
+        "import os; os.mkfifo(folder + '/a-1-py3-none-any.whl')",
+        "name = '../' + name; open(folder + '/' + name, 'w').close()",
+    ],
+)
+def test_a_wheel_that_is_elsewhere(
+    index: IndexServer, folder: str, store: Store, build: str
+) -> None:
+    """What a build names as its wheel is a file, where it was told to put it."""
+    made = sourcemaker.files("a", "1")
+    made["backend.py"] = (
+        "def build_wheel(folder, config_settings=None, metadata_directory=None):\n"
+        f"    name = 'a-1-py3-none-any.whl'\n    {build}\n    return name\n"
+    )
+    path = sourcemaker.archive(folder, "a-1.tar.gz", {f"a-1/{one}": made[one] for one in made})
+    index.add(path)
+
+    with pytest.raises(SourceError, match="which is not a file of its own"):
+        resolve(store, index, "a")
+    assert list(store.ids()) == []
 
 
 def test_a_build_that_is_another(

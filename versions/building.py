@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from cvs.store import sandbox
-from cvs.store.errors import RunError, SourceError, shown
+from cvs.store.errors import RunError, SourceError, one_line, shown
 from cvs.store.progress import Progress
 from cvs.versions import archive as archives
 from cvs.versions import parallel, uv_process
@@ -114,7 +114,10 @@ def _check_name(name: str) -> None:
 
 
 class Workshop:
-    """Where one wheel is built: a folder with an environment of its own.
+    """Where one wheel is built: an environment, and a room that the build may write in.
+
+    The build cannot write into the environment: its interpreter is run outside of the sandbox too,
+    when more is installed.
 
     Args:
         folder: an empty folder on local disk; all is gone with it.
@@ -144,7 +147,12 @@ class Workshop:
         self._stop = stop
         self._log: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
         self._installed: set[str] = set()
-        for name in ("home", "tmp", "out", "wheels"):
+        self.room = os.path.join(self.folder, "room")
+        """Where the source goes."""
+        self._out = os.path.join(self.room, "out")
+        for path in (self.room, self._out):
+            os.mkdir(path)
+        for name in ("room/home", "room/tmp", "wheels"):
             os.mkdir(os.path.join(self.folder, name))
         self._environment = os.path.join(self.folder, "environment")
         self._python = os.path.join(self._environment, "bin", "python")
@@ -155,7 +163,7 @@ class Workshop:
         """Builds the wheel of a project.
 
         Args:
-            project: its folder, inside of the workshop's.
+            project: its folder, in the room.
             requires: the wheels that it is built with, where nothing chooses them.
             date: what the build is told of the time, `YYYY-MM-DDTHH:MM:SSZ`; "" for nothing.
 
@@ -189,7 +197,7 @@ class Workshop:
                 further = asked | builder.get_requires_for_build("wheel")
                 if further != asked:
                     requires = self._install(self._choose, further)
-            path = builder.build("wheel", os.path.join(self.folder, "out"))
+            path = builder.build("wheel", self._out)
         except (build.BuildException, build.BuildSystemTableValidationError) as error:
             raise SourceError(f"{self.what} cannot be built: {_first_line(error)}") from None
         except build.BuildBackendException as error:
@@ -234,13 +242,13 @@ class Workshop:
         scripts = os.path.join(self._environment, "bin")
         found["PATH"] = scripts + os.pathsep + found.get("PATH", os.defpath)
         found["VIRTUAL_ENV"] = self._environment
-        found["HOME"] = os.path.join(self.folder, "home")
-        found["TMPDIR"] = os.path.join(self.folder, "tmp")
+        found["HOME"] = os.path.join(self.room, "home")
+        found["TMPDIR"] = os.path.join(self.room, "tmp")
         found |= {"PYTHONHASHSEED": "0", "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         found |= {"SOURCE_DATE_EPOCH": str(seconds(date)), "TZ": "UTC"}
         # Debugging information names the folder of a build.
         for name in ("CFLAGS", "CXXFLAGS"):
-            found[name] = f"-ffile-prefix-map={self.folder}=."
+            found[name] = f"-ffile-prefix-map={self.room}=."
         return found
 
     def _run(
@@ -256,9 +264,9 @@ class Workshop:
         done = sandbox.run(
             command,
             f"the build of {self.what}",
-            folder=cwd or self.folder,
+            folder=cwd or self.room,
             variables={**variables, **(extra_environ or {})},
-            writable=[self.folder, *answers],
+            writable=[self.room, *answers],
             seconds=TIME_LIMIT,
             stop=self._stop,
         )
@@ -273,7 +281,7 @@ class Workshop:
         parallel.check(self._stop)
         lines = [line for line in self._log if line.strip()][-_SHOWN_LINES:]
         for line in lines:
-            self._progress.note(f"build of {self.what}: {line[:_SHOWN_CHARACTERS]}")
+            self._progress.note(one_line(f"build of {self.what}: {line[:_SHOWN_CHARACTERS]}"))
         log = "\n".join(self._log)
         hint = None
         if missing := next(iter(_MISSING.findall(log)), None):
@@ -289,6 +297,8 @@ class Workshop:
     def _checked(self, path: str) -> str:
         """The built wheel in its one form, in a folder of its own."""
         file = os.path.basename(path)
+        if os.path.dirname(path) != self._out or not stat.S_ISREG(os.lstat(path).st_mode):
+            raise SourceError(f"{self.what} builds {shown(file)}, which is not a file of its own")
         if self.probe.rank(file) is None:
             raise SourceError(
                 f"{self.what} builds {shown(file)}, which does not fit {self.probe.abi} on "

@@ -131,9 +131,9 @@ class Builder:
         )
         with self.access.progress.task(f"build {what}"):
             if repository is None:
-                project, date = self._archive(built, workshop.folder), built.date
+                project, date = self._archive(built, workshop), built.date
             else:
-                project, date = self._commit(repository, built, workshop.folder)
+                project, date = self._commit(repository, built, workshop)
             project = os.path.join(project, built.subdirectory)
             path, requires = workshop.wheel(project, built.requires, date)
         made = msgspec.structs.replace(
@@ -169,10 +169,11 @@ class Builder:
     def _fetch(self, wheels: Sequence[Wheel], folder: str) -> list[str]:
         return [self._put(locked_file.of_wheel(one), folder) for one in wheels]
 
-    def _archive(self, built: Built, folder: str) -> str:
+    def _archive(self, built: Built, workshop: Workshop) -> str:
         """The source archive of a build, unpacked."""
-        path = self._put(LockedFile(built.file, built.sha256, built.url), folder)
-        target = os.path.join(folder, "source")
+        file = LockedFile(built.file, built.sha256, built.url)
+        path = self._put(file, workshop.folder)
+        target = os.path.join(workshop.room, "source")
         os.mkdir(target)
         return building.unpack(path, target)
 
@@ -199,25 +200,22 @@ class Builder:
             shutil.copyfile(path, target)
         return target
 
-    def _commit(self, repository: Repository, built: Built, folder: str) -> tuple[str, str]:
+    def _commit(self, repository: Repository, built: Built, workshop: Workshop) -> tuple[str, str]:
         """The tree of a commit as a folder that can be written, with its history if that is asked
         for, and its date."""
-        with Stage(folder, synced=False) as stage:
-            name = repository.name
+        target = os.path.join(workshop.room, "source")
+        with Stage(workshop.folder, synced=False) as stage:
             _, learned = git.stage_commit(
                 stage,
                 repository,
                 built.commit,
-                name,
+                repository.name,
                 where=repository.shown,
                 offline=self.access.offline,
                 allow_local=self.access.allow_local,
                 progress=self.access.progress,
             )
-            target = os.path.join(folder, name)
-            if os.path.lexists(target):
-                target = os.path.join(folder, f"{name}.source")
-            os.rename(os.path.join(stage.folder, name), target)
+            os.rename(os.path.join(stage.folder, repository.name), target)
         _make_writable(target)
         if _asks_git(os.path.join(target, built.subdirectory)):
             git.add_history(repository, built.commit, target)
