@@ -1,19 +1,28 @@
 """How long an environment takes to appear, next to uv's warm cache, and its first start.
 
     python bench/environment.py [--rounds N] [--dir FOLDER]
+    python bench/environment.py --wheels FOLDER [--rounds N] [--dir FOLDER]
 
 Twenty packages with what they need are resolved and fetched once, from the package index. Then
 the ways run interleaved; medians are printed. uv installs by hard links from its cache without a
 network, with and without compiling; the first start imports ten of the packages, and compiles
 them where nobody did. `linked one by one` is cvs without links to whole folders. The same wheels as
 packs are compared with one tar.zst of the whole environment.
+
+With --wheels the whole way is measured instead, from wheels on disk to an environment: of what
+ComfyUI and some nodes ask for without torch, in the first version and in a second one with one
+package changed; next to uv with a cold cache, which compiles too. pip downloads the wheels into
+FOLDER, where they stay. Processor time is printed as well, since a machine is seldom alone.
 """
 
 import argparse
+import functools
 import os
+import resource
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,6 +49,18 @@ PACKAGES = [
 IMPORTS = (
     "aiohttp, alembic, jinja2, networkx, numpy, PIL.Image, pydantic, requests, sqlalchemy, yaml"
 )
+
+#: As ComfyUI and widespread nodes ask for; torch would dwarf all else.
+COMFYUI = [
+    *("GitPython", "Pillow", "SQLAlchemy", "aiohttp", "alembic", "attrs", "av", "einops"),
+    *("fastapi", "huggingface-hub", "imageio", "jinja2", "kornia-rs", "matplotlib", "networkx"),
+    *("numba", "numpy", "opencv-python-headless", "pandas", "psutil", "pydantic"),
+    *("pydantic-settings", "pyyaml", "requests", "rich", "safetensors", "scikit-image", "scipy"),
+    *("sentencepiece", "setuptools", "soundfile", "sympy", "tokenizers", "tqdm", "transformers"),
+    *("uvicorn", "yarl"),
+]
+#: What the second version has otherwise than the first.
+CHANGED = ("tqdm>=4.67", "tqdm<4.67")
 
 CVS, LINKED, THERE = "cvs: environment", "cvs: linked one by one", "cvs: it is there already"
 UV, UV_COMPILED = "uv: hard links", "uv: hard links, compiled"
@@ -142,12 +163,101 @@ class Case:
         return os.path.join(place, "bin", "python")
 
 
+class Whole:
+    """The whole way from a folder of wheels to an environment, always from nothing."""
+
+    def __init__(self, wheels_dir: str) -> None:
+        self.wheels_dir = wheels_dir
+        self.python = interpreter.find(None)
+        for wanted in CHANGED:
+            if not os.path.exists(os.path.join(wheels_dir, f".{wanted}")):
+                command = [sys.executable, "-m", "pip", "download", "--only-binary", ":all:"]
+                command += ["-qq", "--dest", wheels_dir, wanted, *COMFYUI]
+                subprocess.run(command, check=True)
+                with open(os.path.join(wheels_dir, f".{wanted}"), "w", encoding="ascii"):
+                    pass
+        self.first, self.second = map(self._locked, CHANGED)
+        print(f"{len(self.first.wheels)} wheels")
+
+    def _locked(self, constraint: str) -> Python:
+        links = (self.wheels_dir,)
+        return python.resolve(
+            requirements.packages(COMFYUI).wanted,
+            settings=PythonSettings(find_links=links, constraints=(constraint,)),
+            probe=interpreter.probe(self.python),
+            exclude_newer=None,
+            offline=True,
+        )
+
+    def cvs(self, folder: str, locked: Python, form: str) -> None:
+        """Stores what a volume lacks of a lock and makes the environment."""
+        volume = Volume(os.path.join(folder, "cache"), wheels=form)
+        volume.prepare()
+        store = Store(volume)
+        settings = PythonSettings(find_links=(self.wheels_dir,))
+        entry = wheels.fetch(store, locked, settings=settings)
+        local = os.path.join(folder, "local")
+        environment.ensure(store, entry, locked.interpreter, self.python, local)
+
+    def uv(self, folder: str) -> None:
+        """What uv does with an empty cache."""
+        pins = os.path.join(folder, "pins.txt")
+        with open(pins, "w", encoding="utf-8") as file:
+            file.writelines(f"{one.name}=={one.version}\n" for one in self.first.wheels)
+        environ = {**os.environ, "UV_CACHE_DIR": os.path.join(folder, "uv")}
+        run = [uv.find_uv_bin(), "--quiet", "--no-config", "--offline"]
+        place = os.path.join(folder, "place")
+        subprocess.run([*run, "venv", "--python", self.python, place], env=environ, check=True)
+        install = ["pip", "install", "--python", place, "--no-deps", "--compile-bytecode"]
+        install += ["--no-index", "--find-links", self.wheels_dir, "-r", pins]
+        subprocess.run([*run, *install], env=environ, check=True)
+
+    def measure(self, rounds: int, parent: str) -> None:
+        """Runs everything interleaved and prints medians as ratios to uv."""
+        seconds: dict[str, list[float]] = {}
+        processor: dict[str, list[float]] = {}
+
+        def timed(name: str, way: Callable[[], None]) -> None:
+            begun, busy = time.perf_counter(), _processor_time()
+            way()
+            seconds.setdefault(name, []).append(time.perf_counter() - begun)
+            processor.setdefault(name, []).append(_processor_time() - busy)
+
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory(dir=parent) as folder:
+                timed("uv: cold, compiled", functools.partial(self.uv, folder))
+            for form in ("tree", "pack"):
+                with tempfile.TemporaryDirectory(dir=parent) as folder:
+                    name = f"cvs: first version, {form}s"
+                    timed(name, functools.partial(self.cvs, folder, self.first, form))
+                    name = f"cvs: one package changed, {form}s"
+                    timed(name, functools.partial(self.cvs, folder, self.second, form))
+        base, busy = (
+            statistics.median(next(iter(found.values()))) for found in (seconds, processor)
+        )
+        print(f"{'':34} {'median':>8} {'ratio':>6} {'processor':>10} {'ratio':>6}")
+        for name in seconds:
+            whole, own = statistics.median(seconds[name]), statistics.median(processor[name])
+            print(f"{name:34} {whole:7.1f}s {whole / base:6.2f} {own:9.1f}s {own / busy:6.2f}")
+
+
+def _processor_time() -> float:
+    """Seconds of processor time of this process and its children."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(sum(resource.getrusage(kind)[:2]) for kind in kinds)
+
+
 def main() -> None:
     """Measures and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--dir", default=None, help="where to write; decides the file system")
+    parser.add_argument("--wheels", metavar="FOLDER", help="measure the whole way, from here")
     options = parser.parse_args()
+    if options.wheels:
+        with tempfile.TemporaryDirectory(prefix="cvs-bench-", dir=options.dir) as folder:
+            Whole(os.path.abspath(options.wheels)).measure(options.rounds, folder)
+        return
     with tempfile.TemporaryDirectory(prefix="cvs-bench-", dir=options.dir) as folder:
         case = Case(folder)
         ways: dict[str, Callable[[str], str]] = {
