@@ -53,6 +53,12 @@ def test_told(built: World) -> None:
     kept = built.folder / "old.lock.json"
     kept.write_bytes(old.read_bytes())
 
+    said = built.ok("validate", "demo", *built.local).out
+    commit = (built.repos / "package.git/refs/heads/main").read_text().strip()
+    assert "built: from-archive from from_archive-1.tar.gz\n" in said
+    assert f"built: from-git from a local repository@{commit[:12]}\n" in said
+    # No date keeps a repository out.
+    assert "undated, so whatever their age: from-archive, from-git\n" in said
     assert "from_archive-1.tar.gz" in built.ok("why", "demo", "from-archive").out
     files = sourcemaker.files("from-git", "2", hook="files['data.txt'] = b'other'")
     source = built.source("package.git")
@@ -61,10 +67,10 @@ def test_told(built: World) -> None:
     assert kept.read_bytes() == old.read_bytes()
     built.ok("update", "demo", "--package", "from-git", *built.local)
 
-    said = built.ok("lock", "diff", "demo", str(kept), "--json").json
-    assert [one["name"] for one in said["packages"]] == ["from-git"]
+    found = built.ok("lock", "diff", "demo", str(kept), "--json").json
+    assert [one["name"] for one in found["packages"]] == ["from-git"]
     commit = (source.folder / "refs/heads/main").read_text().strip()
-    assert f"a local repository@{commit[:12]}" in json.dumps(said)
+    assert f"a local repository@{commit[:12]}" in json.dumps(found)
 
 
 @pytest.mark.parametrize("how", ["option", "spec"])

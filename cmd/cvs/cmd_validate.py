@@ -23,11 +23,16 @@ def run(arguments: list[str]) -> int:
     lock, changed, file = resolved(session)
     python = lock.python.interpreter
     text = [rows(lock), *installs(lock), f"Python {python.version} ({python.platform})"]
-    undated = [wheel.name for wheel in lock.python.wheels if wheel.uploaded is None]
+    built = [(wheel.name, wheel.built) for wheel in lock.python.wheels if wheel.built is not None]
+    named = {name for name, one in built if one.request}
+    undated = [
+        wheel.name for wheel in lock.python.wheels if wheel.uploaded is None or wheel.name in named
+    ]
     if lock.python.exclude_newer:
         text.append(f"no package newer than {lock.python.exclude_newer}")
         if undated:
             text.append(f"undated, so whatever their age: {', '.join(undated)}")
+    text += [f"built: {name} from {one.shown}" for name, one in built]
     if lock.python.provided:
         text.append(f"provided by the image: {', '.join(lock.python.provided)}")
     text += [f"not followed: {line}" for line in lock.python.ignored]
