@@ -43,8 +43,10 @@ Choose = Callable[[Sequence[str]], Sequence[Wheel]]
 Fetch = Callable[[Sequence[Wheel], str], Sequence[str]]
 
 #: Variables of this process that a build sees.
-_PASSED = ("PATH", "LANG", "LD_LIBRARY_PATH", "CC", "CXX", "CUDA_HOME", "MAX_JOBS")
-_PASSED_TOO = ("TORCH_CUDA_ARCH_LIST",)
+_PASSED = (
+    *("PATH", "LANG", "LD_LIBRARY_PATH", "CC", "CXX"),
+    *("CUDA_HOME", "MAX_JOBS", "TORCH_CUDA_ARCH_LIST"),
+)
 
 #: Seconds after which a build is given up; the kernels of attention libraries take an hour.
 TIME_LIMIT = 3 * 3600.0
@@ -238,7 +240,7 @@ class Workshop:
         self._installed |= {one.file for one in lacking}
 
     def _variables(self, date: str) -> dict[str, str]:
-        found = {name: os.environ[name] for name in (*_PASSED, *_PASSED_TOO) if name in os.environ}
+        found = {name: os.environ[name] for name in _PASSED if name in os.environ}
         scripts = os.path.join(self._environment, "bin")
         found["PATH"] = scripts + os.pathsep + found.get("PATH", os.defpath)
         found["VIRTUAL_ENV"] = self._environment

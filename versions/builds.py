@@ -57,7 +57,7 @@ class Builder:
         self.settings = settings
         self.probe = probe
         self.access = access
-        self.lenders = [url for url in (settings.index_url, *settings.extra_index_urls) if url]
+        self.lenders = settings.indexes
 
     def again(self, one: Wheel, folder: str) -> str:
         """Builds a wheel of a lock once more, with all that it was built with.

@@ -176,7 +176,7 @@ class _Run:
         self.links = links
         self.offline = offline
         self.builds = builds
-        self.lenders = [url for url in (settings.index_url, *settings.extra_index_urls) if url]
+        self.lenders = settings.indexes
         self.undated: set[str] = set()
         #: Packages whose source archives are considered: what was built of them, by version.
         self.from_source: dict[str, dict[str, Made]] = {}
@@ -510,7 +510,7 @@ class _Run:
         places = [
             f"{one.requirer} wants {_plain(one.text)}"
             for one in self.wanted
-            if f"{_first_name(self._text(one, 0))}" == canonicalize_name(name)
+            if _first_name(self._text(one, 0)) == canonicalize_name(name)
             and "@" in self._text(one, 0)
         ]
         return f"{name} is wanted from two places: {', '.join(places)}"

@@ -95,6 +95,11 @@ class PythonSettings(_Document, frozen=True):
     overlaps: tuple[str, ...] = ()
     """Patterns of paths (`site-packages/cv2/*`) where wheels may have different files."""
 
+    @property
+    def indexes(self) -> list[str]:
+        """The indexes that are named, the first one first; their URLs may hold credentials."""
+        return [url for url in (self.index_url, *self.extra_index_urls) if url]
+
 
 class _RawOptions(_Document, frozen=True):
     offline: bool = False
