@@ -27,7 +27,7 @@ _STEERING = (
     *("PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE", "RUNPOD_", "S3_", "UV_", "XDG_"),
     *("NO_COLOR", "FORCE_COLOR", "NETRC"),
 )
-_KEPT = ("CVS_MOOSEFS", "CVS_REAL_", "GIT_SSL_CAINFO")
+_KEPT = ("CVS_MOOSEFS", "CVS_NGINX", "CVS_REAL_", "GIT_SSL_CAINFO")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
