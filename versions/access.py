@@ -8,6 +8,8 @@ import msgspec
 from cvs.store.errors import InputError
 from cvs.store.progress import SILENT, Progress
 from cvs.versions.interpreter import Chosen
+from cvs.versions.sites import PUBLIC, Sites
+from cvs.versions.tokens import NO_TOKENS, Tokens
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +27,10 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     """No wheel is built from its source."""
     model_dirs: tuple[str, ...] = ()
     """Folders with models that need not be fetched if their bytes are right."""
+    sites: Sites = PUBLIC
+    """Where HuggingFace and Civitai are asked."""
+    tokens: Tokens = NO_TOKENS
+    """What servers are told of who asks."""
     progress: Progress = SILENT
     stop: threading.Event = msgspec.field(default_factory=threading.Event)
     """Set when the run is to end: long work looks at it between two pieces."""

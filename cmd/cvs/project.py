@@ -7,11 +7,14 @@ from cvs.profiles.generations import Profile
 from cvs.store import document, scratch
 from cvs.store.errors import InputError
 from cvs.versions import lock as locks
+from cvs.versions import sites
 from cvs.versions import spec as specs
 from cvs.versions.access import Access, check_wheels_dir
 from cvs.versions.interpreter import Chosen
 from cvs.versions.lock import Lock
+from cvs.versions.sites import Sites
 from cvs.versions.spec import Spec
+from cvs.versions.tokens import Token, Tokens, host_of, read_config
 
 
 def spec_file(session: Session) -> str:
@@ -123,6 +126,35 @@ def chosen_python(session: Session) -> Chosen | None:
     return Chosen(*found) if found else None
 
 
+def endpoints(session: Session) -> Sites:
+    """Where the sites are asked.
+
+    Raises:
+        InputError: a setting is no http(s) address.
+    """
+    return sites.parse(
+        session.settings.get("HF_ENDPOINT"), session.settings.get("CIVITAI_ENDPOINT")
+    )
+
+
+def tokens(session: Session, asked: Sites) -> Tokens:
+    """The tokens of the environment, and those of the user's configuration file.
+
+    Raises:
+        InputError: one cannot be used, or the file cannot.
+    """
+    places = (
+        ("HF_TOKEN", sites.HUGGINGFACE, asked.huggingface),
+        ("CIVITAI_TOKEN", sites.CIVITAI, asked.civitai),
+    )
+    found = []
+    for name, *addresses in places:
+        if secret := session.settings.get(name):
+            found += [Token(host_of(address), secret, name) for address in addresses]
+    config = session.settings.config_file
+    return Tokens([*found, *read_config(config, session.progress.warn)], asked, config)
+
+
 def access(session: Session, spec: Spec | None = None) -> Access:
     """What resolvers may use in this run."""
     options = session.options
@@ -131,6 +163,7 @@ def access(session: Session, spec: Spec | None = None) -> Access:
     # The tool before cvs had its cache, and with it its models, one folder deeper on a volume.
     before = os.path.join(session.volume.root, "runpod-comfy", "models")
     loose = (models_dir(session), session.volume.models, before)
+    found = endpoints(session)
     return Access(
         offline=offline or (spec is not None and spec.offline),
         allow_local=options.allow_local,
@@ -138,6 +171,8 @@ def access(session: Session, spec: Spec | None = None) -> Access:
         wheels_dir=options.wheels_dir and os.path.abspath(options.wheels_dir),
         no_build=options.no_build or (spec is not None and spec.python.no_build),
         model_dirs=tuple(dict.fromkeys(loose)),
+        sites=found,
+        tokens=tokens(session, found),
         progress=session.progress,
     )
 

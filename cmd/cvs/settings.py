@@ -27,6 +27,10 @@ VARIABLES = (
     ("CVS_HOME", "where specs are when no project is found: $CVS_HOME/versions"),
     ("CVS_WHEELS", "how a new volume keeps wheels: tree or pack"),
     ("CVS_LOCAL_ROOT", "disposable files on this host's own disk: environments"),
+    ("HF_TOKEN", "the token for HuggingFace"),
+    ("HF_ENDPOINT", "where HuggingFace is asked, instead of https://huggingface.co"),
+    ("CIVITAI_TOKEN", "the API key for Civitai"),
+    ("CIVITAI_ENDPOINT", "where Civitai is asked, instead of https://civitai.com"),
     ("OUTPUT_MODE", "the handler's output: base64 or gcs"),
     ("NO_COLOR", "no colour in the output"),
 )
@@ -129,6 +133,12 @@ class Settings:
             # and nothing new could be made right beside a folder on the way to them.
             return "/var/cache/cvs"
         return f"{self.user_home}/.cache/cvs"
+
+    @property
+    def config_file(self) -> str:
+        """The user's own settings."""
+        base = self.get("XDG_CONFIG_HOME")
+        return f"{self._absolute(base) if base else self.user_home + '/.config'}/cvs/config.toml"
 
     def versions_dir(self, given: str | None = None) -> str:
         """The folder of specs: given, CVS_VERSIONS_DIR, `versions/` here or in a parent, else
