@@ -108,6 +108,7 @@ def test_the_guide_s_example() -> None:
         env={},
         offline=False,
         skip_models=False,
+        allow_pickle=True,
         file=FILE,
     )
 
@@ -212,8 +213,9 @@ def test_wrong_types(fields: dict[str, Any], message: str) -> None:
 def test_options() -> None:
     """Both options, both ways."""
     assert (read().offline, read().skip_models) == (False, False)
-    found = read(options={"offline": True, "skip_models": True})
-    assert (found.offline, found.skip_models) == (True, True)
+    assert read().allow_pickle
+    found = read(options={"offline": True, "skip_models": True, "allow_pickle": False})
+    assert (found.offline, found.skip_models, found.allow_pickle) == (True, True, False)
 
 
 # Repositories.
@@ -755,7 +757,7 @@ _SPEC = st.fixed_dictionaries(
         "models": st.lists(_MODEL, max_size=3) | _ANY,
         "python_packages": st.lists(_TEXT, max_size=3) | _ANY,
         "env": st.dictionaries(_TEXT, _ANY, max_size=3),
-        "options": _maybe(offline=st.booleans(), skip_models=_ANY),
+        "options": _maybe(offline=st.booleans(), skip_models=_ANY, allow_pickle=_ANY),
         "python": _maybe(
             version=_TEXT,
             exclude_newer=_TEXT,

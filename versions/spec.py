@@ -104,6 +104,7 @@ class PythonSettings(_Document, frozen=True):
 class _RawOptions(_Document, frozen=True):
     offline: bool = False
     skip_models: bool = False
+    allow_pickle: bool = True
 
 
 class _RawSpec(_Document, frozen=True):
@@ -180,6 +181,8 @@ class Spec(_Document, frozen=True):
     env: dict[str, str]
     offline: bool
     skip_models: bool
+    allow_pickle: bool
+    """Whether a model may be a pickle, which is a program that runs when it is loaded."""
     file: str
     """The file it was read from: relative paths in it are relative to that file's folder."""
 
@@ -234,6 +237,7 @@ def parse(data: Any, file: str) -> Spec:
         env={name: _env(name, value, file) for name, value in raw.env.items()},
         offline=raw.options.offline,
         skip_models=raw.options.skip_models,
+        allow_pickle=raw.options.allow_pickle,
         file=file,
     )
 
