@@ -21,7 +21,10 @@ class Task:
         """Ends the task, well or not."""
 
     def advance(self, amount: int) -> None:
-        """Counts `amount` more bytes or items as done."""
+        """Counts `amount` more bytes or items as done; 0 while nothing comes, to say so."""
+
+    def skip(self, amount: int) -> None:
+        """Counts bytes or items that were done already, so that they are no part of the speed."""
 
     def total(self, amount: int) -> None:
         """Says how much there is, once that is known."""
@@ -33,6 +36,9 @@ class Progress:
     def task(self, what: str, total: int | None = None, unit: Unit = "bytes") -> Task:
         """Begins a task that can be counted."""
         return Task()
+
+    def expect(self, amount: int) -> None:
+        """Says that tasks to come will have so many bytes, for the total of all."""
 
     def note(self, text: str) -> None:
         """Says what was done, in one line."""

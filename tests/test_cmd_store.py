@@ -633,7 +633,8 @@ def test_du_of_damage(realized: World) -> None:
     broken.write_text("{}")
     done = realized.ok("store", "du", "--json")
 
-    assert done.err == (f"warning: {broken} cannot be read: what it alone needs counts as unused\n")
+    text = f"{broken} cannot be read: what it alone needs counts as unused"
+    assert json.loads(done.err.splitlines()[-1]) == {"event": "warning", "text": text}
     assert done.json["unreadable_roots"] == [str(broken)]
     (demo,) = done.json["versions"]
     assert (demo["entries"], demo["missing"]) == (5, 2)

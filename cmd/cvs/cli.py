@@ -72,7 +72,7 @@ class Parser(argparse.ArgumentParser):
     def common(self, *, network: bool = False) -> None:
         """Adds the options that all commands have, and those of commands that fetch."""
         group = self.add_argument_group("common options")
-        group.add_argument("--json", action="store_true", help="give the result as JSON")
+        group.add_argument("--json", action="store_true", help="result and progress as JSON")
         group.add_argument("--quiet", "-q", action="store_true", help="no progress and remarks")
         group.add_argument("--versions-dir", metavar="DIR", help="the folder of specs")
         if network:
@@ -105,14 +105,14 @@ class Session:
 
     @property
     def progress(self) -> Progress:
-        """Where long work reports: the terminal, or plain lines on standard error."""
+        """Where long work reports: bars, plain lines or events on standard error, or nowhere."""
         if self._progress is None:
             if self.quiet:
                 self._progress = Progress()
             else:
                 from cvs.terminal import progress
 
-                self._progress = progress()
+                self._progress = progress(as_json=self.json)
         return self._progress
 
     @property
@@ -145,7 +145,7 @@ class Session:
             # JSON escapes U+0000 to U+001F only; a terminal obeys these as well.
             sys.stdout.write(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
         elif text:
-            print(_STEERING.sub(_escaped, text))
+            print(escaped(text))
 
     def flag(self, name: str) -> bool:
         """An environment variable that is true or false."""
@@ -263,8 +263,9 @@ def _on_terminate(_number: int, _frame: FrameType | None) -> None:
     sys.exit(TERMINATED)
 
 
-def _escaped(match: re.Match[str]) -> str:
-    return repr(match[0])[1:-1]
+def escaped(text: str) -> str:
+    """Text in which a terminal finds nothing to obey but the ends of lines."""
+    return _STEERING.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -1,164 +1,186 @@
 """Progress as people expect it: bars on a terminal, plain lines every few seconds elsewhere."""
 
+import os
 import sys
-import threading
-import time
-from types import TracebackType
 from typing import TYPE_CHECKING
 
-from cvs.cli import size
-from cvs.store.progress import Progress, Task, Unit
+from cvs.cli import escaped
+from cvs.counts import Board, Count, amounts, duration, named, pace
+from cvs.store.progress import Progress
+from cvs.store.units import size
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
-    from rich.progress import TaskID
+    from rich.console import RenderableType
+    from rich.live import Live
+    from rich.table import Table
 
-#: Seconds between two plain lines of one task.
+#: Seconds between two plain lines.
 INTERVAL = 5.0
 
 #: Seconds between two drawings of the bars.
 REDRAW = 0.1
 
+#: Tasks that a plain line names when several run.
+NAMED = 4
 
-def progress() -> Progress:
-    """The form that standard error can show."""
-    return _Terminal() if sys.stderr.isatty() else _Plain()
+#: Bytes of a task whose end is worth a line.
+LARGE = 100_000_000
+
+#: Columns that a bar takes, and what stands behind it: amounts and speed, and the time left.
+_BAR, _BEHIND, _LEFT = 20, 36, 16
+
+#: Columns that are left for names where all else is shown; a narrower terminal shows less.
+_NAMES = 16
 
 
-class _PlainTask(Task):
-    def __init__(self, what: str, total: int | None, unit: Unit) -> None:
-        self._what, self._total, self._unit = what, total, unit
-        self._done = 0
-        self._started = self._told = time.monotonic()
-        self._lock = threading.Lock()
+def progress(*, as_json: bool = False) -> Progress:
+    """The form that is asked for, or that standard error can show."""
+    if as_json:
+        from cvs.events import Events
 
-    def total(self, amount: int) -> None:
-        self._total = amount
+        return Events()
+    drawable = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return Bars() if drawable else Lines()
 
-    def advance(self, amount: int) -> None:
-        with self._lock:
-            self._done += amount
-            now = time.monotonic()
-            if now - self._told < INTERVAL:
-                return
+
+class Lines(Board):
+    """Lines for logs and pipes: one stream of them, however much runs; what is quick says nothing.
+
+    A large file that is done has a line of its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told = 0.0
+
+    def begins(self, one: Count, now: float) -> None:
+        if len(self.running) == 1:
             self._told = now
-        print(self._line(now), file=sys.stderr, flush=True)
+
+    def moves(self, one: Count, now: float) -> None:
+        if now - self._told >= INTERVAL:
+            self._told = now
+            _say(self._line(now))
+
+    def ends(self, one: Count, well: bool, now: float) -> None:
+        if well and one.unit == "bytes" and one.done >= LARGE:
+            _say(_end(one, now))
 
     def _line(self, now: float) -> str:
-        amount = size if self._unit == "bytes" else str
-        of = f" of {amount(self._total)}" if self._total else ""
-        rate = self._done / max(now - self._started, 0.001)
-        speed = f", {size(int(rate))}/s" if self._unit == "bytes" else ""
-        left = ""
-        if self._total and rate:
-            left = f", {max(0, self._total - self._done) / rate:.0f} s left"
-        return f"{self._what}: {amount(self._done)}{of}{speed}{left}"
-
-
-class _Plain(Progress):
-    """Lines for logs and pipes; a task that is quick says nothing."""
-
-    def task(self, what: str, total: int | None = None, unit: Unit = "bytes") -> Task:
-        return _PlainTask(what, total, unit)
+        tasks = list(self.running.values())
+        if not self.several:
+            return "; ".join(one.line(now) for one in tasks)
+        total = amounts(self.done, self.whole) + pace(self.speed.at(now), self.left(now))
+        return f"all: {total}: {named(tasks, NAMED)}"
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        _say(escaped(text))
 
     def warn(self, text: str) -> None:
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        _say(f"warning: {escaped(text)}")
 
 
-class _BarTask(Task):
-    def __init__(self, owner: "_Terminal", bar: "TaskID") -> None:
-        self._owner, self._bar = owner, bar
-
-    def advance(self, amount: int) -> None:
-        self._owner.bars.advance(self._bar, amount)
-        self._owner.refresh()
-
-    def total(self, amount: int) -> None:
-        self._owner.bars.update(self._bar, total=amount)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._owner.end(self._bar)
+def _say(text: str) -> None:
+    # In one write, or lines of several threads would mix.
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
-class _Terminal(Progress):
+def _end(one: Count, now: float) -> str:
+    there = f" ({size(one.skipped)} of it were there)" if one.skipped else ""
+    seconds = max(now - one.begun, 0.001)
+    time = f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+    rate = size(int((one.done - one.skipped) / seconds))
+    return f"{one.what}: {size(one.done)}{there} in {time}, {rate}/s"
+
+
+class Bars(Board):
     """Bars that are there while something runs, and vanish after."""
 
     def __init__(self) -> None:
-        self._bars: Bars | None = None
-        self._running = 0
-        self._shown = 0.0
-        self._lock = threading.RLock()
+        super().__init__()
+        self._live: Live | None = None
+        self._drawn = 0.0
 
-    @property
-    def bars(self) -> "Bars":
+    def begins(self, one: Count, now: float) -> None:
+        if len(self.running) == 1:
+            self._start()
+        self.moves(one, now)
+
+    def moves(self, one: Count, now: float) -> None:
+        if now - self._drawn >= REDRAW and self._live is not None:
+            self._drawn = now
+            self._live.update(self._table(self._live, now), refresh=True)
+
+    def ends(self, one: Count, well: bool, now: float) -> None:
+        if not self.running:
+            self._stop()
+        else:
+            self.moves(one, now)
+
+    def _start(self) -> None:
         """rich is imported when the first bar is wanted."""
-        if self._bars is None:
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                DownloadColumn,
-                SpinnerColumn,
-                TextColumn,
-                TimeRemainingColumn,
-                TransferSpeedColumn,
-            )
-            from rich.progress import Progress as Bars
+        from rich.console import Console
+        from rich.live import Live
 
-            self._bars = Bars(
-                SpinnerColumn(),
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                DownloadColumn(),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-                # A thread that draws would keep this process from sharing work among others.
-                auto_refresh=False,
-            )
-        return self._bars
+        self._live = Live(
+            console=Console(stderr=True),
+            auto_refresh=False,
+            transient=True,
+            # Results are for standard output, wherever that leads.
+            redirect_stdout=False,
+        )
+        self._live.start()
+        self._drawn = 0.0
 
-    def task(self, what: str, total: int | None = None, unit: Unit = "bytes") -> Task:
-        with self._lock:
-            bar = self.bars.add_task(what, total=total)
-            self._running += 1
-            if self._running == 1:
-                self.bars.start()
-        return _BarTask(self, bar)
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
-    def refresh(self) -> None:
-        """Draws the bars anew, if that is some time ago."""
-        now = time.monotonic()
-        if now - self._shown >= REDRAW:
-            with self._lock:
-                self._shown = now
-                self.bars.refresh()
+    def _table(self, live: "Live", now: float) -> "RenderableType":
+        from rich.table import Table
 
-    def end(self, bar: "TaskID") -> None:
-        """Removes a bar; the display ends with the last one."""
-        with self._lock:
-            self.bars.remove_task(bar)
-            self._running -= 1
-            if not self._running:
-                self.bars.stop()
+        width, height = live.console.size
+        narrow = width < _BAR + _BEHIND + _LEFT + _NAMES
+        room = width - _BEHIND - (0 if narrow else _BAR + _LEFT)
+        table = Table.grid(padding=(0, 1))
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(_NAMES, room))
+        if not narrow:
+            table.add_column(width=_BAR)
+        table.add_column(no_wrap=True, justify="right")
+        table.add_column(no_wrap=True)
+        tasks = list(self.running.values())
+        # A display that is higher than the terminal would lose its end, and with it the total.
+        for one in tasks[: max(1, height - 3)]:
+            left = None if narrow else one.left(now)
+            behind = pace(one.speed.at(now), left, one.unit)
+            _row(table, narrow, one.what, one.done, one.whole, one.amounts(), behind)
+        if self.several:
+            left = None if narrow else self.left(now)
+            total, behind = amounts(self.done, self.whole), pace(self.speed.at(now), left)
+            _row(table, narrow, f"all ({len(tasks)} run)", self.done, self.whole, total, behind)
+        return table
 
     def note(self, text: str) -> None:
-        self._print(text)
+        self._print(escaped(text))
 
     def warn(self, text: str) -> None:
-        self._print(f"warning: {text}")
+        self._print(f"warning: {escaped(text)}")
 
     def _print(self, text: str) -> None:
         with self._lock:
-            if self._running:
-                self.bars.console.print(text, markup=False, highlight=False)
+            if self._live is not None:
+                self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
             else:
-                print(text, file=sys.stderr, flush=True)
+                _say(text)
+
+
+def _row(
+    table: "Table", narrow: bool, what: str, done: int, whole: int | None, amount: str, behind: str
+) -> None:
+    from rich.progress_bar import ProgressBar
+    from rich.text import Text
+
+    bar = [] if narrow else [ProgressBar(whole or None, done, width=_BAR, pulse=not whole)]
+    table.add_row(Text(what), *bar, Text(amount), Text(behind.removeprefix(", ")))
