@@ -154,10 +154,11 @@ def touch(path: str) -> None:
     _finish(os.utime, path)
 
 
-def create(path: Path, mode: int = 0o644, *, readable: bool = False) -> int:
+def create(path: Path, mode: int = 0o644, *, readable: bool = False, appends: bool = False) -> int:
     """Creates a file that must not exist and opens it for writing; never follows a link."""
     _observe("create", path)
-    return _fit(os.open, path, _NEW | (os.O_RDWR if readable else os.O_WRONLY), mode)
+    flags = _NEW | (os.O_RDWR if readable else os.O_WRONLY) | (os.O_APPEND if appends else 0)
+    return _fit(os.open, path, flags, mode)
 
 
 def write(descriptor: int, data: bytes | bytearray | memoryview) -> None:
@@ -174,6 +175,22 @@ def write(descriptor: int, data: bytes | bytearray | memoryview) -> None:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             written = _fit(os.write, descriptor, rest)
             rest = rest[written:]
+    except OSError as error:
+        _name(error, descriptor)
+        raise
+
+
+def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Writes all of `data` at a place of an open file; the file's own position stays."""
+    _observe("write", descriptor)
+    try:
+        written = _fit(os.pwrite, descriptor, data, offset)
+        while written < len(data):
+            if not written:
+                # As in `write`.
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            data, offset = memoryview(data)[written:], offset + written
+            written = _fit(os.pwrite, descriptor, data, offset)
     except OSError as error:
         _name(error, descriptor)
         raise

@@ -29,7 +29,8 @@ ABANDONED = 86400.0
 DIGITS = 32
 SHORT = 12
 
-_ORDER = itertools.count(1)
+#: Numbers of folders, in the order in which they were opened.
+ORDER = itertools.count(1)
 
 _UNIQUE = re.compile(f"[0-9a-f]{{{SHORT},{DIGITS}}}")
 
@@ -73,8 +74,8 @@ class Scratch:
     def _hold(self) -> bool:
         try:
             self.descriptor = open_folder(self.folder)
-            self.order = next(_ORDER)
-            if lock(self.descriptor) and _is_at(self.descriptor, self.folder):
+            self.order = next(ORDER)
+            if lock(self.descriptor) and is_at(self.descriptor, self.folder):
                 return True
         except FileNotFoundError:
             pass
@@ -206,7 +207,8 @@ def lock(descriptor: int) -> bool:
     return True
 
 
-def _is_at(descriptor: int, path: str) -> bool:
+def is_at(descriptor: int, path: str) -> bool:
+    """Whether an open folder is what lies at a path."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except FileNotFoundError:

@@ -2,6 +2,7 @@
 
     store/<hash>/               an entry: manifest.json and content; immutable
     tmp/<uuid>/                 staging, on the same file system
+    partial/<key>.<random>/     what is fetched over a long time, and gone on with
     leases/<id>.json            what a running process needs; its heartbeat is a folder beside it
     profiles/<version>/<n>.json a generation record; the same document as a lease
     profiles/<version>/<n>/     its view
@@ -32,7 +33,7 @@ LAYOUT = max(LAYOUTS.values())
 
 FOLDERS = (
     *("store", "tmp", "leases", "profiles", "state", "models", "pins", "refs", "resolved"),
-    "reserve",
+    *("partial", "reserve"),
 )
 
 #: How long a read may be stale, in seconds: none on a disk of this host, the caches of a network
@@ -53,6 +54,7 @@ class Volume:
         self.root = os.path.abspath(root)
         self.store = os.path.join(self.root, "store")
         self.tmp = os.path.join(self.root, "tmp")
+        self.partial = os.path.join(self.root, "partial")
         self.leases = os.path.join(self.root, "leases")
         self.profiles = os.path.join(self.root, "profiles")
         self.state = os.path.join(self.root, "state")

@@ -27,12 +27,16 @@ class Changed(SourceError):
 class Body(Protocol):
     """The bytes of an answer, as they come."""
 
-    def readinto(self, buffer: memoryview) -> int:
-        """Fills a part of the buffer and returns how much; 0 at the end of what was asked for.
+    def read(self, limit: int) -> bytes:
+        """Some of the bytes, as soon as there are any: up to `limit`; none at the end.
 
         Raises:
             Passing: the connection broke off or stalls.
         """
+        ...
+
+    def end(self) -> None:
+        """Called from another thread: lets a `read` that waits come back soon, if that can be."""
         ...
 
     def close(self) -> None:
