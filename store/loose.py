@@ -66,10 +66,15 @@ def is_alone(descriptor: int, status: os.stat_result) -> bool:
     With further names it could be through them; with a process that has it open for writing,
     through that; with another owner, by that one.
     """
-    return status.st_nlink == 1 and status.st_uid == os.geteuid() and not _is_written(descriptor)
+    return is_owned(status) and not is_written(descriptor)
 
 
-def _is_written(descriptor: int) -> bool:
+def is_owned(status: os.stat_result, names: int = 1) -> bool:
+    """Whether a file is this user's and has no more than so many names."""
+    return status.st_nlink <= names and status.st_uid == os.geteuid()
+
+
+def is_written(descriptor: int) -> bool:
     """Whether anybody has the file open for writing; a file system that cannot say says no."""
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)

@@ -23,7 +23,7 @@ from cvs.store.scratch import Scratch
 T = TypeVar("T")
 
 #: Endings by which ComfyUI's loaders tell formats apart; they look at the resolved path.
-_KEPT_SUFFIXES = (".safetensors", ".gguf")
+KEPT_SUFFIXES = (".safetensors", ".gguf")
 
 
 class Place(Protocol):
@@ -89,20 +89,7 @@ class Stage(Scratch):
 
     def taken(self, file: Copied, *, origin: str = "", name: str = "") -> Staged:
         """Makes a file entry of `content`, which lies in the stage already and was digested."""
-        staged = os.path.join(self.folder, "content")
-        content = "content" + _suffix(staged, name)
-        if content != "content":
-            fs.rename(staged, os.path.join(self.folder, content))
-        document = manifest.FileManifest(
-            format=manifest.FORMAT,
-            digest=file.digest.hex(),
-            size=file.size,
-            sha256=file.sha256.hex(),
-            content=content,
-            origin=origin,
-            created=now(),
-        )
-        return Staged(manifest.identity(document), document, self)
+        return file_entry(self, file, origin=origin, name=name)
 
     def set(self, members: Iterable[EntryId], *, origin: str = "") -> Staged:
         """Makes a set entry."""
@@ -111,6 +98,28 @@ class Stage(Scratch):
             format=manifest.FORMAT, members=ordered, origin=origin, created=now()
         )
         return Staged(manifest.identity(document), document, self)
+
+
+def file_entry(place: Place, file: Copied, *, origin: str, name: str) -> Staged:
+    """Makes a file entry of `content`, which lies in a place already and was digested.
+
+    Args:
+        origin, name: as of `Stage.file`.
+    """
+    staged = os.path.join(place.folder, "content")
+    content = "content" + _suffix(staged, name)
+    if content != "content":
+        fs.rename(staged, os.path.join(place.folder, content))
+    document = manifest.FileManifest(
+        format=manifest.FORMAT,
+        digest=file.digest.hex(),
+        size=file.size,
+        sha256=file.sha256.hex(),
+        content=content,
+        origin=origin,
+        created=now(),
+    )
+    return Staged(manifest.identity(document), document, place)
 
 
 class TreeListing:
@@ -270,7 +279,7 @@ def now() -> str:
 
 def _suffix(path: str, name: str) -> str:
     """The suffix that loaders expect: by the name if it is one of theirs, else by the bytes."""
-    for suffix in _KEPT_SUFFIXES:
+    for suffix in KEPT_SUFFIXES:
         if name.lower().endswith(suffix):
             return suffix
     with open(path, "rb") as file:
