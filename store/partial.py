@@ -23,6 +23,7 @@ from typing import Self
 
 from cvs.store import fs, history, scratch
 from cvs.store.history import History
+from cvs.store.manifest import NAME as MANIFEST
 from cvs.store.refs import key as digest_of
 from cvs.store.volume import Volume
 
@@ -72,6 +73,9 @@ class Partial:
         self._era = _era(descriptor)
 
     def __enter__(self) -> Self:
+        with contextlib.suppress(FileNotFoundError):
+            # Of a process that ended right before the entry would have had its name.
+            fs.unlink(os.path.join(self.folder, MANIFEST))
         return self
 
     def __exit__(
@@ -91,6 +95,15 @@ class Partial:
     def discard(self) -> None:
         """Removes it: it is an entry now, or good for nothing."""
         _remove(self.home)
+
+    def has_bytes(self) -> bool:
+        """Whether anything of its files is there."""
+        for name in os.listdir(self.home):
+            if name.startswith("log"):
+                with open(os.path.join(self.home, name), "rb") as file:
+                    if history.parse(file.read(), self._era).there.total():
+                        return True
+        return False
 
     def content(self) -> "PartialFile":
         """The file of a file entry."""
@@ -235,7 +248,13 @@ def _open(path: str, flags: int) -> int:
         readable, appends = bool(flags & os.O_RDWR), bool(flags & os.O_APPEND)
         return fs.create(path, 0o644, readable=readable, appends=appends)
     except FileExistsError:
-        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+        flags |= os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return os.open(path, flags)
+        except PermissionError:
+            # A process that then ended had finished it.
+            fs.chmod(path, 0o644)
+            return os.open(path, flags)
 
 
 def _content(folder: str) -> str:

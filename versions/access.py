@@ -7,6 +7,7 @@ import msgspec
 
 from cvs.store.errors import InputError
 from cvs.store.progress import SILENT, Progress
+from cvs.versions.connections import Connections
 from cvs.versions.interpreter import Chosen
 from cvs.versions.sites import PUBLIC, Sites
 from cvs.versions.tokens import NO_TOKENS, Tokens
@@ -31,6 +32,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     """Where HuggingFace and Civitai are asked."""
     tokens: Tokens = NO_TOKENS
     """What servers are told of who asks."""
+    connections: Connections = msgspec.field(default_factory=Connections)
+    """Those of all transfers together."""
     progress: Progress = SILENT
     stop: threading.Event = msgspec.field(default_factory=threading.Event)
     """Set when the run is to end: long work looks at it between two pieces."""

@@ -150,7 +150,7 @@ class _Body:
         import urllib3
 
         try:
-            data: bytes = self._response.raw.read(limit, decode_content=False)
+            data: bytes = self._response.raw.read1(limit, decode_content=False)
             return data
         except urllib3.exceptions.ReadTimeoutError:
             raise Passing("stopped answering") from None

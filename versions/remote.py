@@ -28,7 +28,7 @@ class Body(Protocol):
     """The bytes of an answer, as they come."""
 
     def read(self, limit: int) -> bytes:
-        """The next `limit` bytes, once all of them are there; fewer at the end, then none.
+        """Some of the bytes, as soon as there are any: up to `limit`; none at the end.
 
         Raises:
             Passing: the connection broke off or stalls.

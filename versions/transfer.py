@@ -22,11 +22,9 @@ from cvs.versions.ranges import Range, Ranges
 from cvs.versions.remote import Body, Changed, Passing, Remote, Reply
 from cvs.versions.retry import Retry
 
-#: Bytes of a connection that are read and written at once: so many that a read takes some time,
-#: in seconds, and not long, for what was read in part is lost with the process.
-CHUNK = 256 << 10
-_SMALLEST = 16 << 10
-_READ_SECONDS = (0.005, 0.02)
+#: Bytes of a connection that are read and written at once. For more than 128 KiB the allocator asks
+#: the kernel for fresh pages each time.
+CHUNK = 120 << 10
 
 #: What is fetched twice after a kill: of each connection at most so many bytes, or a part of the
 #: file where that is more.
@@ -413,13 +411,10 @@ class _Transfer:
         """Writes what an answer brings of a range."""
         body, begun, noted = reply.body, one.at, one.at
         skip = one.at - reply.start
-        limit = _SMALLEST
         worker.body = body
         try:
             while (one.end is None or one.at < one.end) and not worker.ended.is_set():
-                asked = time.monotonic()
-                data = body.read(limit)
-                limit = _suited(limit, time.monotonic() - asked)
+                data = body.read(CHUNK)
                 if not data:
                     break
                 if skip:
@@ -463,11 +458,3 @@ class _Transfer:
                 self._ranges.set_size(one.at)
         elif reply.size is None and one.at >= one.end and reply.body.read(1):
             raise SourceError(f"{self._remote.shown} has more than {one.end} bytes")
-
-
-def _suited(limit: int, seconds: float) -> int:
-    """How many bytes to read at once, after a read that took some time."""
-    shortest, longest = _READ_SECONDS
-    if seconds > longest:
-        return max(_SMALLEST, limit // 2)
-    return min(CHUNK, limit * 2) if seconds < shortest else limit
