@@ -28,6 +28,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     """No wheel is built from its source."""
     model_dirs: tuple[str, ...] = ()
     """Folders with models that need not be fetched if their bytes are right."""
+    allow_pickle: bool = True
+    """Models may be pickles."""
     sites: Sites = PUBLIC
     """Where HuggingFace and Civitai are asked."""
     tokens: Tokens = NO_TOKENS

@@ -21,7 +21,7 @@ from cvs.store.partial import Partial, PartialFile
 from cvs.store.stage import Staged, TreeListing, file_entry
 from cvs.store.units import size as shown_size
 from cvs.store.writeback import Writeback
-from cvs.versions import parallel, transfer
+from cvs.versions import download, parallel, transfer
 from cvs.versions.access import Access
 from cvs.versions.remote import Remote
 
@@ -199,8 +199,7 @@ class _Waiting:
 def _same(store: Store, remote: Remote, expected: Expected) -> EntryId | None:
     """What another process just fetched from the same address, if that still has it under the
     same name of its version."""
-    reply = remote.open(0, 1, "")
-    reply.body.close()
+    reply = download.answer(remote)
     key = refs.key(expected.origin, str(reply.size), reply.validator)
     entry = refs.get(store.volume, _FETCHED, key) if reply.validator else None
     return entry if entry is not None and store.has(entry) else None

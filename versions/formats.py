@@ -7,7 +7,7 @@ on behind its end, is known without a checksum.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -75,6 +75,11 @@ class NotModel(Exception):
     """Bytes are not what they should be; its text goes on after the file's name."""
 
 
+class OtherFormat(NotModel):
+    """Bytes do not even begin as those of the format that their name promises: nothing says that
+    they are not as they were made."""
+
+
 class _Tensor(msgspec.Struct, frozen=True):
     """What a header of safetensors says of one tensor."""
 
@@ -98,15 +103,29 @@ def is_pickle(name: str) -> bool:
     return name.lower().endswith(PICKLES)
 
 
-def check(path: str, name: str, *, allow_pickle: bool = True) -> Format:
+def check(
+    path: str, name: str, *, allow_pickle: bool = True, warn: Callable[[str], object] | None = None
+) -> Format:
     """Makes sure that a complete file is what its name promises, before it is stored.
+
+    Args:
+        warn: told of a file in another format than its name says, which is let pass then.
 
     Raises:
         SourceError: it is a web page, an error or a pointer in place of a model.
-        IntegrityError: it is cut, overlong or broken, or in another format than its name says.
+        IntegrityError: it is cut, overlong or broken; it is in another format and there is no
+            `warn`.
         InputError: it is a pickle, or would be loaded as one, and none is allowed.
     """
-    found = read(path, name)
+    try:
+        found = _read(path, name)
+    except OtherFormat as fault:
+        if warn is None:
+            raise IntegrityError(f"{name} {fault}", hint=_hint(name)) from None
+        warn(f"{name} {fault}")
+        found = Format("unknown")
+    except NotModel as fault:
+        raise IntegrityError(f"{name} {fault}", hint=_hint(name)) from None
     if not allow_pickle and (found.kind == "pickle" or _may_be_pickle(found, name)):
         what = "is a pickle" if found.kind == "pickle" else "would be loaded as a pickle"
         raise InputError(
@@ -127,24 +146,26 @@ def read(path: str, name: str) -> Format:
         SourceError, IntegrityError: as `check`.
     """
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            start = file.read(START)
-            if stand_in := instead(start, name):
-                raise SourceError(f"{name} is {stand_in[0]} and no model", hint=stand_in[1])
-            kind = kind_of(start, name)
-            if is_model(name) and not size:
-                raise NotModel("is empty")
-            _check_name(kind, name)
-            if kind == "safetensors":
-                length = header_length(start, size)
-                file.seek(8)
-                return header(file.read(length), size)
-            if kind == "gguf":
-                return _gguf(start, size)
-            return Format(kind)
+        return _read(path, name)
     except NotModel as fault:
         raise IntegrityError(f"{name} {fault}", hint=_hint(name)) from None
+
+
+def _read(path: str, name: str) -> Format:
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(START)
+        if stand_in := instead(start, name):
+            raise SourceError(f"{name} is {stand_in[0]} and no model", hint=stand_in[1])
+        kind = kind_of(start, name)
+        if is_model(name) and not size:
+            raise NotModel("is empty")
+        _check_name(kind, name)
+        if kind == "safetensors":
+            length = header_length(start, size)
+            file.seek(8)
+            return header(file.read(length), size)
+        return _gguf(start, size) if kind == "gguf" else Format(kind)
 
 
 def _hint(name: str) -> str:
@@ -203,9 +224,9 @@ def _check_name(kind: Kind, name: str) -> None:
     lower = name.lower()
     if lower.endswith(_SAFETENSORS) and kind != "safetensors":
         what = "in another format" if kind == "unknown" else f"in the format {kind}"
-        raise NotModel(f"is {what}, not in that of its name")
+        raise OtherFormat(f"is {what}, not in that of its name")
     if lower.endswith(".gguf") and kind != "gguf":
-        raise NotModel("is not in the format of its name: it does not begin with GGUF")
+        raise OtherFormat("is not in the format of its name: it does not begin with GGUF")
 
 
 def header_length(start: bytes, size: int) -> int:
@@ -215,10 +236,10 @@ def header_length(start: bytes, size: int) -> int:
         NotModel: no header can be so long.
     """
     if len(start) < 8:
-        raise NotModel(f"is no safetensors file: it has {size} bytes")
+        raise OtherFormat(f"is no safetensors file: it has {size} bytes")
     length = int.from_bytes(start[:8], "little")
     if length > HEADER_LIMIT:
-        raise NotModel(
+        raise OtherFormat(
             f"is no safetensors file: its header would have {length} bytes, "
             f"{HEADER_LIMIT} are the most"
         )

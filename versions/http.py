@@ -93,7 +93,7 @@ class HttpRemote:
             response.close()
             response = self._client.send("GET", self._url, self._url, asked, stream=True)
         try:
-            reply = self._judge(response, start, end, validator)
+            reply = self._judge(response, asked, start, end, validator)
         except BaseException:
             response.close()
             raise
@@ -101,7 +101,12 @@ class HttpRemote:
         return reply
 
     def _judge(
-        self, response: "requests.Response", start: int, end: int | None, validator: str
+        self,
+        response: "requests.Response",
+        asked: Mapping[str, str],
+        start: int,
+        end: int | None,
+        validator: str,
     ) -> Reply:
         shown, status = self.shown, response.status_code
         if status in _PASSING:
@@ -115,16 +120,18 @@ class HttpRemote:
         span = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if status == 416 and span and span[1] is None and span[3] == "0" and not start:
             return Reply(_Body(response), 0, 0, found, ranges=True)
+        if status == 416 and start:
+            raise Changed(f"{shown} changed while it was fetched: it is shorter now")
         if status not in (200, 206) or (status == 206 and not (start or end is not None)):
             # Also a range where none was asked for.
             raise SourceError(f"{shown} answered {status}")
         _check_kind(response, self._url)
-        if validator and found != validator:
-            raise Changed(f"{shown} changed while it was fetched")
         body = _Body(response)
         length = response.headers.get("Content-Length", "")
         if status == 200:
             # A server that knows no ranges gives all of it.
+            if validator and found != validator:
+                raise Changed(f"{shown} changed while it was fetched")
             size = int(length) if length.isdecimal() else None
             return Reply(body, 0, size, found, ranges=False)
         last = None if span is None or span[2] is None else int(span[2])
@@ -137,7 +144,11 @@ class HttpRemote:
             or (length.isdecimal() and int(length) != last + 1 - start)
         ):
             raise SourceError(f"{shown} answers another range than was asked for")
-        return Reply(body, start, None if span[3] == "*" else int(span[3]), found, ranges=True)
+        # What was asked with If-Range need not say the name again.
+        if validator and found not in (validator, "" if "If-Range" in asked else validator):
+            raise Changed(f"{shown} changed while it was fetched")
+        size = None if span[3] == "*" else int(span[3])
+        return Reply(body, start, size, found or validator, ranges=True)
 
 
 class _Body:

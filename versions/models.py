@@ -4,10 +4,10 @@ Sources here: http(s) URLs, file:// URLs and paths of this machine.
 """
 
 import contextlib
+import functools
 import os
-import re
 from collections.abc import Iterator
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,19 +19,14 @@ from cvs.store.ingest import chunks
 from cvs.store.manifest import FileManifest
 from cvs.store.progress import Task
 from cvs.store.stage import Stage, Staged
-from cvs.versions import parallel
+from cvs.versions import parallel, sources
 from cvs.versions.access import Access
 from cvs.versions.lock import Model
+from cvs.versions.remote import Remote
 from cvs.versions.spec import Model as Wanted
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-
-#: Parameters of a query that may be secrets or die soon, by what their names hold; never kept.
-_SECRET = re.compile(
-    r"token|secret|passw|pwd|key|auth|sig|cred|session|cookie|jwt|policy|expires|^x-(amz|goog)-"
-    r"|^(se|sp|sv|st|sr|spr|sas|skoid|sktid|ske|skt|sks|skv)$",
-    re.IGNORECASE,
-)
+if TYPE_CHECKING:
+    from cvs.versions import fetch
 
 
 def describe(wanted: Wanted, access: Access) -> Model:
@@ -54,9 +49,9 @@ def describe(wanted: Wanted, access: Access) -> Model:
     else:
         from cvs.versions import download
 
-        source = public_url(wanted.source)
+        source = sources.public_url(wanted.source)
         with _placed(wanted.where):
-            size = None if access.offline else download.measure(wanted.source).size
+            size = None if access.offline else download.answer(_remote(wanted, access)).size
     return Model(
         name=wanted.name,
         path=wanted.path,
@@ -69,50 +64,19 @@ def describe(wanted: Wanted, access: Access) -> Model:
 
 
 def local_path(wanted: Wanted) -> str | None:
-    """The absolute path of a source on this machine; None for a URL.
-
-    A relative path is relative to the spec's folder, or else to the working directory.
+    """The absolute path of a source on this machine; None for another kind of source.
 
     Raises:
-        InputError: a kind of source that is not known.
+        InputError: it is of a kind that is not known, or not of its kind's form.
     """
-    text = wanted.source
-    match = _SCHEME.match(text)
-    if match is None:
-        base = os.path.dirname(os.path.abspath(wanted.where.partition(": ")[0]))
-        beside = os.path.join(base, os.path.expanduser(text))
-        return beside if os.path.exists(beside) else os.path.abspath(os.path.expanduser(text))
-    scheme = match[1].lower()
-    try:
-        parts = urlsplit(text)
-        host = parts.hostname
-    except ValueError:
-        raise InputError(f"{wanted.where}.source: the {scheme}: URL is not one") from None
-    if scheme == "file":
-        path = unquote(parts.path)
-        if host not in (None, "localhost") or not path.startswith("/") or not path.isprintable():
-            raise InputError(f"{wanted.where}.source: {text!r} is not a file of this machine")
-        return path
-    if scheme not in ("http", "https"):
-        raise InputError(
-            f"{wanted.where}.source: {scheme}: sources are not known",
-            hint="http://, https://, file:// and paths are",
-        )
-    if not host:
-        raise InputError(f"{wanted.where}.source: {public_url(text)!r} has no host")
-    return None
+    found = sources.parse(wanted.source, f"{wanted.where}.source")
+    return found.path if isinstance(found, sources.Local) else None
 
 
-def public_url(url: str) -> str:
-    """A URL without user, password and secret parameters, for locks and logs."""
-    parts = urlsplit(url)
-    query = [
-        (name, value)
-        for name, value in parse_qsl(parts.query, keep_blank_values=True)
-        if not _SECRET.search(name) and ";" not in name + value
-    ]
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, urlencode(query), ""))
+def _remote(wanted: Wanted, access: Access) -> Remote:
+    from cvs.versions.http import HttpRemote
+
+    return HttpRemote(wanted.source, tokens=access.tokens)
 
 
 def stored(store: Store, model: Model) -> EntryId | None:
@@ -193,8 +157,34 @@ def stage_loose(stage: Stage, path: str, model: Model, access: Access) -> Staged
 
 def _fetch(store: Store, wanted: Wanted, model: Model, access: Access) -> EntryId:
     _check_online(wanted, model, access)
-    with store.stage() as stage:
-        return _publish(store, stage_model(stage, wanted, model, access))
+    if local_path(wanted) is not None:
+        with store.stage() as stage:
+            staged = stage_model(stage, wanted, model, access)
+            return _publish(store, staged)
+    from cvs.versions import fetch
+
+    expected = fetch.Expected(
+        name=model.name,
+        origin=model.source,
+        where=wanted.where,
+        size=model.size,
+        sha256=model.sha256,
+        entry=model.entry,
+    )
+    with _placed(wanted.where):
+        return fetch.file(store, _remote(wanted, access), expected, access, _check(model, access))
+
+
+def _check(model: Model, access: Access) -> "fetch.Check":
+    """What a complete file must be before it is stored: where a digest says what was wanted it is
+    that, unless no pickle may be."""
+    from cvs.versions import formats
+
+    if (model.sha256 or model.entry) and access.allow_pickle:
+        return lambda path, name: None
+    return functools.partial(
+        formats.check, allow_pickle=access.allow_pickle, warn=access.progress.warn
+    )
 
 
 def _check_online(wanted: Wanted, model: Model, access: Access) -> None:
@@ -220,16 +210,14 @@ def stage_model(stage: Stage, wanted: Wanted, model: Model, access: Access) -> S
         else:
             from cvs.versions import download
 
-            def started(answer: download.Answer) -> None:
-                if answer.size is not None:
-                    task.total(answer.size)
-
-            received = download.chunks(wanted.source, size=model.size, started=started)
+            received = download.stream(_remote(wanted, access), model.size)
             with _placed(wanted.where):
                 pieces = _counted(received, task, access)
                 staged = stage.file(pieces, origin=model.source, name=model.name)
+        assert isinstance(staged.manifest, FileManifest)
+        content = os.path.join(staged.folder, staged.manifest.content)
+        _check(model, access)(content, model.name)
         if not _fits(model, staged):
-            assert isinstance(staged.manifest, FileManifest)
             known = model.sha256 or model.entry
             found = staged.manifest.sha256 if model.sha256 else staged.id
             raise IntegrityError(

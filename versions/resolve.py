@@ -330,14 +330,14 @@ def locked_model(wanted: WantedModel, old: Sequence[Model]) -> Model | None:
 
 def _unseen(wanted: WantedModel, _access: Access) -> Model:
     """A model that nobody wants for now: its source is not looked at."""
-    from cvs.versions import models
+    from cvs.versions import sources
 
-    is_local = models.local_path(wanted) is not None
+    found = sources.parse(wanted.source, f"{wanted.where}.source")
     return Model(
         name=wanted.name,
         path=wanted.path,
         request=wanted.request,
-        source="" if is_local else models.public_url(wanted.source),
+        source=found.public,
         size=None,
         sha256=wanted.sha256,
         entry=None,

@@ -243,6 +243,10 @@ class _Transfer:
                 f"{self._remote.shown} has {reply.size} bytes instead of {wanted.size}"
             )
         size = reply.size if reply.size is not None else wanted.size
+        if size is None and reply.ranges:
+            raise SourceError(
+                f"{self._remote.shown} gives a part of the file and does not say how long it is"
+            )
         may_join = bool(reply.validator) or wanted.is_digest_known
         if history.there.total() and (size != history.size or not may_join):
             reply.body.close()
@@ -420,6 +424,8 @@ class _Transfer:
                 if skip:
                     # A server that knows no ranges gives again what is there.
                     data, skip = data[skip:], max(0, skip - len(data))
+                if reply.size is None and one.end is not None and one.at + len(data) > one.end:
+                    raise SourceError(f"{self._remote.shown} has more than {one.end} bytes")
                 with worker.gate:
                     if worker.ended.is_set():
                         return
@@ -451,10 +457,11 @@ class _Transfer:
                 self._trail.tell(prefix)
 
     def _check_end(self, one: Range, reply: Reply) -> None:
-        """Of a server that does not say how long the file is: whether it is as long as it should
-        be."""
+        """Of a server that does not say how long the file is: it ends where it ends."""
         if one.end is None:
             with self._lock:
                 self._ranges.set_size(one.at)
         elif reply.size is None and one.at >= one.end and reply.body.read(1):
             raise SourceError(f"{self._remote.shown} has more than {one.end} bytes")
+        elif reply.size is None and one.at < one.end:
+            raise SourceError(f"{self._remote.shown} has {one.at} bytes instead of {one.end}")
