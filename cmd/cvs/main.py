@@ -28,6 +28,7 @@ COMMANDS = {
     "rollback": "switch back to an earlier generation",
     "clone": "copy a spec under a new name",
     "delete": "remove a version's generations and lock",
+    "models": "list, add, fetch, adopt and verify models, and see who uses them",
     "store": "look at, compare, measure and verify the entries of the store",
     "doctor": "whether the volume, the seal and the tools are as they should be",
     "demo": "the whole way on a small example, offline",
