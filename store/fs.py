@@ -166,6 +166,21 @@ def create(path: Path, mode: int = 0o644, *, readable: bool = False, appends: bo
     return _fit(os.open, path, flags, mode)
 
 
+def create_or_open(path: Path, *, readable: bool = False, appends: bool = False) -> int:
+    """Opens a file for writing, which may be there and then keeps what it has."""
+    try:
+        return create(path, readable=readable, appends=appends)
+    except FileExistsError:
+        flags = (os.O_RDWR if readable else os.O_WRONLY) | (os.O_APPEND if appends else 0)
+        flags |= os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return os.open(path, flags)
+        except PermissionError:
+            # It was made read-only as the last thing before its writer ended.
+            chmod(path, 0o644)
+            return os.open(path, flags)
+
+
 def write(descriptor: int, data: bytes | bytearray | memoryview) -> None:
     """Writes all of `data`: a short write is no error to the kernel, losing the rest is."""
     _observe("write", descriptor)

@@ -148,8 +148,8 @@ class PartialFile:
     def __enter__(self) -> Self:
         try:
             is_new = not os.path.lexists(self._log)
-            self.descriptor = _open(self.path, os.O_RDWR)
-            self._journal = _open(self._log, os.O_WRONLY | os.O_APPEND)
+            self.descriptor = fs.create_or_open(self.path, readable=True)
+            self._journal = fs.create_or_open(self._log, appends=True)
             if is_new:
                 self._take_over()
             # A line that a kill cut off ends here.
@@ -241,20 +241,6 @@ class PartialFile:
         that an earlier process wrote."""
         fs.chmod(self.descriptor, 0o444)
         fs.sync(self.descriptor)
-
-
-def _open(path: str, flags: int) -> int:
-    try:
-        readable, appends = bool(flags & os.O_RDWR), bool(flags & os.O_APPEND)
-        return fs.create(path, 0o644, readable=readable, appends=appends)
-    except FileExistsError:
-        flags |= os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            return os.open(path, flags)
-        except PermissionError:
-            # A process that then ended had finished it.
-            fs.chmod(path, 0o644)
-            return os.open(path, flags)
 
 
 def _content(folder: str) -> str:
