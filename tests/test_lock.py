@@ -23,6 +23,7 @@ from cvs.versions.lock import (
     Interpreter,
     Lock,
     Model,
+    ModelFile,
     Parts,
     Python,
     Submodule,
@@ -122,7 +123,7 @@ _pythons = st.builds(
     requirements=_text,
     provided=tuples(_text),
 )
-_models = st.builds(
+_file = st.builds(
     Model,
     name=_text,
     path=_path,
@@ -131,7 +132,29 @@ _models = st.builds(
     size=st.none() | _size,
     sha256=st.none() | digests(),
     entry=st.none() | digests(),
+    file=st.just("") | _name,
+    mirrors=tuples(_text),
 )
+_model_files = st.builds(
+    ModelFile,
+    path=_name,
+    source=_text,
+    size=st.none() | _size,
+    sha256=st.none() | digests(),
+    git=st.none() | _commit_id,
+)
+_folder = st.builds(
+    Model,
+    name=_text,
+    path=_path,
+    request=_text,
+    source=_text,
+    size=st.none() | _size,
+    sha256=st.none(),
+    entry=st.none() | digests(),
+    files=tuples(_model_files, lambda one: one.path.casefold()),
+)
+_models = _file | _folder
 _parts = st.builds(Parts, core=_text, nodes=_text, python=_text, models=_text, interpreter=_text)
 _locks = st.builds(
     Lock,
@@ -161,9 +184,9 @@ def assert_sentence(error: InputError) -> None:
     assert len(error.message) < 1000
 
 
-def changed(change: Callable[[Any], None]) -> bytes:
+def changed(change: Callable[[Any], None], lock: Lock | None = None) -> bytes:
     """A lock whose data was changed."""
-    data = json.loads(documents.encode(locks.lock()))
+    data = json.loads(documents.encode(lock or locks.lock()))
     change(data)
     return json.dumps(data).encode()
 
@@ -330,6 +353,53 @@ def test_a_glibc_that_is_none(text: str) -> None:
     assert said == f": python.interpreter.glibc_needed: {text!r} is not like '2.28'"
 
 
+#: A lock with a model that is a file, and one that is a folder.
+FOLDER = locks.lock(
+    models=(
+        locks.model(),
+        locks.model(
+            "diffusers/a",
+            sha256=None,
+            mirrors=("https://h/a",),
+            files=(ModelFile(path="b/c", source="https://h/c", size=1, git="1" * 40),),
+        ),
+    )
+)
+
+
+def test_what_a_model_does_not_have_is_left_out() -> None:
+    """A lock of before these fields is the same, byte by byte."""
+    plain, folder = (msgspec.to_builtins(one) for one in FOLDER.models)
+
+    assert plain.keys() == {*("name", "path", "request", "source", "size", "sha256", "entry")}
+    assert folder.keys() - plain.keys() == {"mirrors", "files"}
+    assert folder["files"][0].keys() == {"path", "source", "size", "git"}
+    assert documents.decode(documents.encode(FOLDER), WHERE) == FOLDER
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"file": "a/b"}, ".file: 'a/b' is not the name of one file"),
+        ({"file": ".."}, ".file: '..' "),
+        ({"sha256": "0" * 64}, ".sha256: a folder has none"),
+        ({"files": [{"path": "a", "source": "", "size": -1}]}, ".files[0].size: "),
+        (
+            {"files": [{"path": "a", "source": "", "size": 1, "git": "0" * 39}]},
+            f".files[0].git: '{'0' * 39}' is not the id of a blob of git",
+        ),
+        (
+            {"files": [{"path": one, "source": "", "size": 1} for one in ("a", "A/b")]},
+            ".files[1]: 'A/b' lies below another file, 'a'",
+        ),
+    ],
+)
+def test_folders_that_are_none(fields: dict[str, Any], message: str) -> None:
+    """What is fetched into a folder has one place in it."""
+    found = refused(changed(lambda lock: lock["models"][1].update(fields), FOLDER))
+    assert found.startswith(f": models[1]{message}")
+
+
 @pytest.mark.parametrize("text", BAD_DIGESTS)
 @pytest.mark.parametrize(
     ("place", "field"),
@@ -340,6 +410,7 @@ def test_a_glibc_that_is_none(text: str) -> None:
         (["python", "wheels", 0], "entry"),
         (["models", 0], "entry"),
         (["models", 0], "sha256"),
+        (["models", 1, "files", 0], "sha256"),
     ],
 )
 def test_digests_that_are_none(place: list[Any], field: str, text: str) -> None:
@@ -350,8 +421,8 @@ def test_digests_that_are_none(place: list[Any], field: str, text: str) -> None:
             lock = lock[key]
         lock[field] = text
 
-    shown = ".".join(map(str, place)).replace(".0", "[0]")
-    assert refused(changed(change)) == (
+    shown = ".".join(map(str, place)).replace(".0", "[0]").replace(".1", "[1]")
+    assert refused(changed(change, FOLDER)) == (
         f": {shown}.{field}: {text!r} is not 64 lower-case hexadecimal digits"
     )
 
@@ -362,11 +433,12 @@ def test_paths_that_climb(text: str) -> None:
     submodule = {"path": text, "repo": "", "commit": "1" * 40}
     for change in (
         lambda lock: lock["models"][0].update(path=text),
+        lambda lock: lock["models"][1]["files"][0].update(path=text),
         lambda lock: lock["core"].update(name=text),
         lambda lock: lock["nodes"][0].update(name=text),
         lambda lock: lock["nodes"][0].update(submodules=[submodule]),
     ):
-        assert f": {text!r} " in refused(changed(change))
+        assert f": {text!r} " in refused(changed(change, FOLDER))
     file = f"{text}/x.whl"
     assert refused(changed(lambda lock: lock["python"]["wheels"][0].update(file=file)))
 

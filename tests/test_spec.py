@@ -462,6 +462,56 @@ def test_names_by_default(source: str, name: str) -> None:
     assert model(source).name == name
 
 
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("hf://org/repo@v1.0", "repo"),
+        ("hf://org/repo@v1/unet/", "unet"),
+        ("hf://org/repo/a@b.st", "a@b.st"),
+        ("s3://bucket/a/b.st?endpoint=https://h", "b.st"),
+        ("gs://bucket/a/b.st#123", "b.st"),
+        ("civitai://models/12", "12"),
+    ],
+)
+def test_names_of_other_sources(source: str, name: str) -> None:
+    """What names a version of a file is no part of its name."""
+    assert model(source).name == name
+
+
+@pytest.mark.parametrize("source", ["civitai:12", "cvs:0123456789abcdef"])
+def test_numbers_are_no_names(source: str) -> None:
+    """ComfyUI would not find a model without an extension: a name is asked for."""
+    message = "models[0]: the name cannot be told from the source"
+    assert refused(models=[{"source": source, "target_subdir": "loras"}]) == message
+    assert model(source, name="a.st", target_subdir="loras").path == "loras/a.st"
+
+
+def test_several_sources() -> None:
+    """In the order in which they stand, each once; the first one gives the name."""
+    first, second = "https://h/a.st", "hf://org/repo/b.st"
+    both = read(models=[{"sources": [first, second, first]}]).models[0]
+
+    assert (both.source, both.mirrors, both.name) == (first, (second,), "a.st")
+    assert both == model(first, sources=[second])
+    assert both == model(first, sources=[first, second])
+    assert model(first, sources=[]) == model(first)
+    assert len({both.request, model(first).request, model(second).request}) == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sources": []}, "models[0]: the field 'source' is missing"),
+        ({"sources": "https://h/a"}, "models[0].sources: expected a list, got text"),
+        ({"sources": ["https://h/a", ""]}, "models[0].sources[1]: '' cannot be used"),
+        ({"sources": [1]}, "models[0].sources[0]: expected text, got a whole number"),
+    ],
+)
+def test_sources_that_are_none(fields: dict[str, Any], message: str) -> None:
+    """A list of sources is one of texts, and not empty."""
+    assert refused(models=[fields]) == message
+
+
 @pytest.mark.parametrize("source", ["https://h", "https://h/", "https://h/?a/b.st", "file:///"])
 def test_sources_without_a_name(source: str) -> None:
     """A source without a path gives no name; a place gives one."""

@@ -34,6 +34,9 @@ _GLIBC = re.compile(r"(?:[0-9]{1,4}\.[0-9]{1,4})?")
 #: A moment in UTC.
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
+#: The SHA-1 of a blob of git.
+_BLOB = re.compile(r"[0-9a-f]{40}")
+
 #: What no text of a lock has: it would steer a terminal or end a line.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -187,8 +190,22 @@ class Python(_Document, frozen=True):
     """Of the wheels' entries, once they are known: those of another layout do not count."""
 
 
-class Model(_Document, frozen=True):
-    """One model and its place below models/."""
+class ModelFile(_Document, frozen=True, omit_defaults=True):
+    """A file of a model that is a folder."""
+
+    path: str
+    """In the folder, with '/' between the parts."""
+    source: str
+    """Its URL without credentials."""
+    size: _Size | None
+    sha256: str | None = None
+    git: str | None = None
+    """Its id as a blob of git, where its origin knows nothing better."""
+
+
+class Model(_Document, frozen=True, omit_defaults=True):
+    """One model and its place below models/. What has a default is left out where it says nothing:
+    a lock of before it is no other one."""
 
     name: str
     path: str
@@ -200,7 +217,13 @@ class Model(_Document, frozen=True):
     sha256: str | None
     """Known from the spec, or once it was fetched; a later fetch must fit it."""
     entry: EntryId | None
-    """The BLAKE3 of its bytes, once known."""
+    """The BLAKE3 of its bytes, or the tree that a folder became, once known."""
+    file: str = ""
+    """What it is called at its origin, where that is another name."""
+    mirrors: tuple[str, ...] = ()
+    """Where else it is found: as `source`."""
+    files: tuple[ModelFile, ...] = ()
+    """Those of a folder; none for a model that is one file."""
 
 
 class Parts(_Document, frozen=True):
@@ -263,6 +286,7 @@ def _decode(parsed: Any, where: str) -> Lock:
         for field, value in (("sha256", model.sha256), ("entry", model.entry)):
             if value is not None:
                 _check_id(value, f"{place}.{field}")
+        _check_files(model, place)
     nodes = [(node.name, f"{where}: nodes[{index}]") for index, node in enumerate(lock.nodes)]
     check_distinct(nodes, "custom node")
     models = [(model.path, f"{where}: models[{index}]") for index, model in enumerate(lock.models)]
@@ -327,6 +351,22 @@ def _check_built(built: Built, where: str) -> None:
         if wheel.built is not None:
             raise InputError(f"{place}.built: what builds is not built itself")
         _check_wheel(wheel, place)
+
+
+def _check_files(model: Model, where: str) -> None:
+    if model.file and "/" in relative_path(model.file, f"{where}.file"):
+        raise InputError(f"{where}.file: {shown(model.file)} is not the name of one file")
+    if model.files and model.sha256 is not None:
+        raise InputError(f"{where}.sha256: a folder has none")
+    places = []
+    for index, one in enumerate(model.files):
+        place = f"{where}.files[{index}]"
+        places.append((relative_path(one.path, f"{place}.path"), place))
+        if one.sha256 is not None:
+            _check_id(one.sha256, f"{place}.sha256")
+        if one.git is not None and not _BLOB.fullmatch(one.git):
+            raise InputError(f"{place}.git: {shown(one.git)} is not the id of a blob of git")
+    check_places(places, "file")
 
 
 def _check_id(text: str, where: str) -> None:

@@ -65,7 +65,8 @@ class _RawNode(_Document, frozen=True):
 
 
 class _RawModel(_Document, frozen=True):
-    source: str
+    source: str | msgspec.UnsetType = msgspec.UNSET
+    sources: tuple[str, ...] = ()
     name: str | None = None
     target_subdir: str | None = None
     target_path: str | None = None
@@ -160,11 +161,20 @@ class Model(_Document, frozen=True):
     """Relative to models/, with '/' between the parts."""
     sha256: str | None
     where: str
+    mirrors: tuple[str, ...] = ()
+    """Where else it is found, in the order in which they are tried."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All places where it is found."""
+        return (self.source, *self.mirrors)
 
     @property
     def request(self) -> str:
         """Digest of what is asked for."""
-        return digest({"source": self.source, "sha256": self.sha256})
+        asked: dict[str, Any] = {"source": self.source, "sha256": self.sha256}
+        # As a lock of before the field has it, where it is not set.
+        return digest({**asked, "mirrors": self.mirrors} if self.mirrors else asked)
 
 
 class Spec(_Document, frozen=True):
@@ -302,7 +312,8 @@ def _check_node_name(name: str, where: str) -> None:
 
 
 def _model(raw: _RawModel, where: str) -> Model:
-    source = _text(raw.source, f"{where}.source")
+    places = _places(raw, where)
+    source = places[0]
     name = raw.name if raw.name is not None else _last_part(source)
     if name and (name.isspace() or not name.isprintable() or len(name) > _LONGEST):
         raise InputError(f"{where}.name: {shown(name)} cannot be used")
@@ -329,7 +340,17 @@ def _model(raw: _RawModel, where: str) -> Model:
         path=path,
         sha256=_checksum(raw, where),
         where=where,
+        mirrors=places[1:],
     )
+
+
+def _places(raw: _RawModel, where: str) -> tuple[str, ...]:
+    """The sources of a model, each once."""
+    given = [] if raw.source is msgspec.UNSET else [_text(raw.source, f"{where}.source")]
+    given += [_text(text, f"{where}.sources[{index}]") for index, text in enumerate(raw.sources)]
+    if not given:
+        raise InputError(f"{where}: the field 'source' is missing", hint="or a list 'sources'")
+    return tuple(dict.fromkeys(given))
 
 
 def _below_models(path: str) -> str:
@@ -340,11 +361,21 @@ def _below_models(path: str) -> str:
     return path
 
 
+#: Sources that are numbers, which say nothing of a name.
+_NAMELESS = re.compile(r"(?:civitai|cvs):[0-9A-Fa-f]", re.IGNORECASE)
+
+
 def _last_part(source: str) -> str:
     """The last part of the path of a URL, or of a local path."""
+    if _NAMELESS.match(source):
+        return ""
     if "://" in source:
         address = source.partition("://")[2].partition("?")[0].partition("#")[0]
-        return address.partition("/")[2].rstrip("/").rpartition("/")[2]
+        parts = address.partition("/")[2].rstrip("/").split("/")
+        if len(parts) == 1 and source.startswith(("hf://", "huggingface://")):
+            # A whole repository, maybe with a revision.
+            return parts[0].partition("@")[0]
+        return parts[-1]
     return source.rstrip("/").rpartition("/")[2].rpartition(":")[2]
 
 
