@@ -19,8 +19,8 @@ from cvs.versions.tokens import NO_TOKENS, Tokens
 if TYPE_CHECKING:
     import requests
 
-#: Seconds to connect, and between two pieces of an answer.
-TIMEOUTS = (15, 30)
+#: Seconds to connect, and between two pieces of an answer; `wait` sets others.
+TIMEOUTS = (15.0, 30.0)
 
 #: Redirects that are followed, one after the other.
 HOPS = 10
@@ -312,6 +312,12 @@ class Client:
                 self._made.mount("http://", adapter)
                 self._made.mount("https://", adapter)
             return self._made
+
+
+def wait(seconds: float) -> None:
+    """Sets for this process how long a server may be silent before it is asked again."""
+    global TIMEOUTS
+    TIMEOUTS = (seconds, seconds)
 
 
 def show(url: str) -> str:

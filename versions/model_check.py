@@ -5,10 +5,8 @@ import os
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-import msgspec
-
 from cvs.store import copying, fs, scratch
-from cvs.store.digest import EntryId, is_id
+from cvs.store.digest import is_id
 from cvs.store.entries import Store
 from cvs.store.errors import CvsError
 from cvs.store.relink import LinkTarget
@@ -16,7 +14,6 @@ from cvs.versions import formats, model_list, models, parallel
 from cvs.versions.access import Access
 from cvs.versions.model_list import Listed
 from cvs.versions.parallel import Stopped
-from cvs.versions.patience import Patience, Watched
 
 State = Literal["ok", "unchecked", "fetched", "replaced", "differs", "failed"]
 
@@ -49,20 +46,24 @@ def check(
     *,
     overwrite: bool,
     link_target: LinkTarget,
-    patience: float | None = None,
 ) -> list[Checked]:
     """Compares every model; a missing one is fetched into the store, a link leads there.
 
     Args:
         overwrite: whether one that differs is replaced.
         link_target: what links say.
-        patience: seconds in which nothing comes, after which a fetch is given up.
     """
-    one = functools.partial(
-        _check, store, models_dir=models_dir, access=access, overwrite=overwrite
-    )
     jobs = [
-        functools.partial(one, item, link_target=link_target, patience=patience) for item in listed
+        functools.partial(
+            _check,
+            store,
+            item,
+            models_dir=models_dir,
+            access=access,
+            overwrite=overwrite,
+            link_target=link_target,
+        )
+        for item in listed
     ]
     return parallel.gather(jobs, workers=PARALLEL, stop=access.stop)
 
@@ -75,7 +76,6 @@ def _check(
     access: Access,
     overwrite: bool,
     link_target: LinkTarget,
-    patience: float | None,
 ) -> Checked:
     path = item.wanted.path
     place = model_list.place(models_dir, item.wanted)
@@ -84,7 +84,9 @@ def _check(
         found = _compared(store, item, place, access)
         if found is not None and (found.is_well or not overwrite):
             return found
-        entry = _fetch(store, item, access, patience)
+        locked = item.locked or models.describe(item.wanted, access)
+        entry = models.ensure(store, item.wanted, locked, access).entry
+        assert entry is not None
         folder = os.path.dirname(place)
         fs.makedirs(folder)
         content = os.path.join(store.volume.store, store.content(entry))
@@ -146,19 +148,3 @@ def _folder(store: Store, item: Listed, place: str) -> Checked:
     if faults:
         return Checked(path, "differs", known, why=f"{faults[0].path} {faults[0].what}")
     return Checked(path, "ok", known, entry)
-
-
-def _fetch(store: Store, item: Listed, access: Access, seconds: float | None) -> EntryId:
-    patience = None if seconds is None else Patience(seconds, access.stop)
-    if patience is not None:
-        progress = Watched(access.progress, patience)
-        access = msgspec.structs.replace(access, stop=patience, progress=progress)
-    try:
-        locked = item.locked or models.describe(item.wanted, access)
-        found = models.ensure(store, item.wanted, locked, access)
-    except Stopped:
-        if patience is None or not patience.is_over:
-            raise
-        raise CvsError(f"nothing came for {seconds:g} s") from None
-    assert found.entry is not None
-    return found.entry

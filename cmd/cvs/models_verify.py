@@ -1,5 +1,6 @@
 """`cvs models verify`: compare the models of a lock or list with their checksums."""
 
+import argparse
 import functools
 import os
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ def parser() -> Parser:
         "--timeout",
         type=_seconds,
         metavar="SEC",
-        help="give up a model of which nothing came for so many seconds",
+        help="how long a server may be silent before it is asked again, by default 30",
     )
     found.add_argument("--verbose", action="store_true", help="name the models that are well, too")
     found.common()
@@ -66,9 +67,12 @@ def parser() -> Parser:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
     if not 0 < value < 1e9:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
     return value
 
 
@@ -80,10 +84,14 @@ def run(arguments: list[str]) -> int:
     if sum(one is not None for one in given) != 1:
         raise InputError("one of ID, --lock and --list is needed", hint="and only one")
     listed, access = model.listed(session, options.version, options.lock or options.list)
-    store = _store(session)
+    if options.timeout is not None:
+        from cvs.versions import http
+
+        http.wait(options.timeout)
     models_dir = project.models_dir(session)
     if os.path.lexists(models_dir) and not os.path.isdir(models_dir):
         raise InputError(f"--models-dir: {models_dir} is not a folder")
+    store = _store(session)
     found = model_check.check(
         store,
         listed,
@@ -91,7 +99,6 @@ def run(arguments: list[str]) -> int:
         access,
         overwrite=options.overwrite,
         link_target=functools.partial(link_target, volume=store.volume),
-        patience=options.timeout,
     )
     well = all(one.is_well for one in found)
     data = {
