@@ -231,8 +231,8 @@ class Relinking:
                 return False
             if error.errno == errno.EDQUOT:
                 raise StoreError(
-                    f"the quota allows no second name for {os.fsdecode(path)}: on this file "
-                    "system a hard link counts as much as the file until the first name is gone",
+                    f"the quota is used up: {os.fsdecode(path)} gets no second name, for on this "
+                    "file system a hard link counts as much as the file until the first is gone",
                     hint="free as much as the largest file takes, and run it again: what was "
                     "adopted stays, and nothing is half done",
                 ) from None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import modelmaker
 import sourcemaker
 from crashing import Crashes, Operation, remove
 from gitserver import Content
@@ -143,6 +144,38 @@ def shared(crashes: Crashes) -> None:
     other = crashes.world.folder / "other"
     other.mkdir()
     os.link(crashes.world.folder / "loose" / "folder" / "run", other / "run")
+
+
+#: Models of the user's by their places: one twice, one that the store has, one that is no model.
+_LOOSE = {
+    "checkpoints/a.safetensors": modelmaker.safetensors(b"first " * 200),
+    "loras/again.safetensors": modelmaker.safetensors(b"first " * 200),
+    "loras/deep/other.gguf": modelmaker.gguf(size=2000),
+    "loras/stored.ckpt": modelmaker.torch_zip() + bytes(2000),
+    "loras/notes.yaml": b"a: 1",
+}
+
+
+def models(crashes: Crashes) -> None:
+    """Besides one, models of the user's in models/."""
+    one(crashes)
+    for name, data in _LOOSE.items():
+        path = crashes.world.cache / "models" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    crashes.ok("store", "add", "cache/models/loras/stored.ckpt")
+
+
+def _readable(world: World) -> None:
+    """Every path has its bytes, be it a file or a link."""
+    for name, data in _LOOSE.items():
+        assert (world.cache / "models" / name).read_bytes() == data, name
+
+
+def _adopted(world: World) -> None:
+    links = [name for name in _LOOSE if (world.cache / "models" / name).is_symlink()]
+    assert links == [name for name in _LOOSE if not name.endswith(".yaml")]
+    assert len([root for root in world.store.roots() if root.kind == "pin"]) == 3
 
 
 def broken(crashes: Crashes) -> None:
@@ -307,6 +340,15 @@ OPERATIONS = (
     _add("small.gguf", "--move"),
     _add("folder", "--move"),
     _add("folder", "--move", shared),
+    Operation(
+        "adopt",
+        models,
+        lambda _: ["models", "adopt", "cache/models"],
+        ONE,
+        ONE,
+        _adopted,
+        kept=_readable,
+    ),
     Operation("publish", one, lambda _: ["publish"], ONE, ONE, _published),
     Operation(
         "repair",
