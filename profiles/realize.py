@@ -25,7 +25,7 @@ from cvs.store.progress import Progress
 from cvs.store.record import Place, Record
 from cvs.store.stage import now
 from cvs.store.volume import Volume
-from cvs.versions import interpreter, models, parallel, resolve, wheels
+from cvs.versions import interpreter, models, parallel, pickles, resolve, wheels
 from cvs.versions import lock as locks
 from cvs.versions.access import Access
 from cvs.versions.lock import Commit, Lock, Model
@@ -248,6 +248,8 @@ def materialize(store: Store, spec: Spec, lock: Lock, access: Access) -> tuple[L
     assert not isinstance(wheel_set, Model)
     lock = msgspec.structs.replace(lock, python=wheels.completed(store, lock.python))
     fetched = tuple(found for found in others if isinstance(found, Model))
+    if not spec.allow_pickle:
+        pickles.refuse(store, fetched, spec.file)
     if spec.skip_models:
         return lock, wheel_set
     return msgspec.structs.replace(lock, models=fetched), wheel_set

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import modelmaker
 import pytest
 from world import CAME_AND_WENT, TROUBLE, World
 
@@ -296,3 +297,62 @@ def test_the_quick_way_sees_a_rollback(three: World) -> None:
     done = three.ok("realize", "demo")
 
     assert done.out == f"demo: generation 3 is current, {three.home} leads to it\n"
+
+
+# Pickles
+
+
+@pytest.fixture
+def pickled(world: World) -> World:
+    """A world whose version has a pickle, a model that is none under such a name, and another."""
+    models = []
+    for name, data in {
+        "a.ckpt": modelmaker.torch_zip(),
+        "b.pt": modelmaker.safetensors(),
+        "c.safetensors": modelmaker.safetensors(b"c"),
+    }.items():
+        (world.folder / "sources" / name).write_bytes(data)
+        models.append({"source": str(world.folder / "sources" / name), "target_subdir": "x"})
+    world.spec(models=models, custom_nodes=[])
+    return world
+
+
+def allow(world: World, whether: bool) -> None:
+    """Sets options.allow_pickle."""
+    path = world.versions / "demo.json"
+    data = json.loads(path.read_text()) | {"options": {"allow_pickle": whether}}
+    path.write_text(json.dumps(data))
+
+
+def test_pickles_are_flagged(pickled: World) -> None:
+    """By their names while they are not stored, then by their bytes."""
+    pickled.ok("resolve", "demo", *pickled.local)
+    shown = pickled.ok("show", "demo").out
+    assert "models/x/a.ckpt is a pickle by its name, which may run any program\n" in shown
+    assert "models/x/b.pt is a pickle by its name" in shown
+    pickled.realize()
+    assert "models/x/a.ckpt is a pickle, which may run any program" in pickled.ok(
+        "show", "demo"
+    ).out.split("\n")
+    assert pickled.ok("show", "demo", "--json").json["pickles"] == ["x/a.ckpt"]
+    assert pickled.ok("validate", "demo", *pickled.local, "--json").json["pickles"] == ["x/a.ckpt"]
+
+
+def test_pickles_are_refused(pickled: World) -> None:
+    """With allow_pickle false none is stored, and one that is stored is not used."""
+    allow(pickled, False)
+    done = pickled.cvs("realize", "demo", *pickled.local)
+    assert done.code == 2
+    assert "a.ckpt is a pickle, which may run any program, and options.allow_pickle is" in done.err
+    assert pickled.profile().current() is None
+
+    allow(pickled, True)
+    pickled.realize()
+    allow(pickled, False)
+    for command in ("realize", "validate"):
+        done = pickled.cvs(command, "demo", *pickled.local)
+        assert done.code == 2
+        assert "models/x/a.ckpt is a pickle, which may run any program, and options" in done.err
+    assert "models/x/a.ckpt is a pickle, options.allow_pickle refuses it" in pickled.ok(
+        "show", "demo"
+    ).out.split("\n")

@@ -26,6 +26,9 @@ _SAFETENSORS = (".safetensors", ".sft")
 #: Where a web page may be what was asked for.
 _PAGES = (".html", ".htm", ".xhtml", ".svg", ".xml", ".md")
 
+#: The cure where no pickles are allowed.
+NO_PICKLE = "take the model as .safetensors, or allow pickles if you trust who made it"
+
 #: Bytes of the start of a file that all but a header of safetensors is told from.
 START = 4096
 
@@ -130,7 +133,7 @@ def check(
         what = "is a pickle" if found.kind == "pickle" else "would be loaded as a pickle"
         raise InputError(
             f"{name} {what}, which may run any program, and options.allow_pickle is false",
-            hint="take the model as .safetensors, or allow pickles if you trust who made it",
+            hint=NO_PICKLE,
         )
     return found
 

@@ -8,8 +8,10 @@ import msgspec
 from cvs import project
 from cvs.cli import Parser, Session, size, table
 from cvs.versions import lock as locks
-from cvs.versions import resolve
+from cvs.versions import pickles, resolve
 from cvs.versions.lock import Lock
+from cvs.versions.pickles import Pickle
+from cvs.versions.spec import Spec
 
 EXAMPLES = """\
   cvs resolve wan-demo
@@ -71,6 +73,24 @@ def _some(paths: Sequence[str]) -> str:
     named = ", ".join(paths[:_NAMED])
     more = len(paths) - _NAMED
     return f"{named} and {more} more" if more > 0 else named
+
+
+def flags(session: Session, lock: Lock, spec: Spec | None) -> list[Pickle]:
+    """The models of a lock that are pickles, if they are wanted."""
+    if spec is not None and spec.skip_models:
+        return []
+    return pickles.find(session.store, lock.models)
+
+
+def told(found: Sequence[Pickle], spec: Spec | None) -> list[str]:
+    """What people should know of pickles; a line each."""
+    refused = spec is not None and not spec.allow_pickle
+    lines = []
+    for one in found:
+        what = "is a pickle" if one.seen else "is a pickle by its name"
+        end = "options.allow_pickle refuses it" if refused else "which may run any program"
+        lines.append(f"models/{one.path} {what}, {end}")
+    return lines
 
 
 def rows(lock: Lock) -> str:

@@ -7,7 +7,7 @@ import msgspec
 
 from cvs import project
 from cvs.cli import Parser, Session
-from cvs.cmd_resolve import installs, rows
+from cvs.cmd_resolve import flags, installs, rows, told
 from cvs.profiles import drift, state
 from cvs.versions import lock as locks
 from cvs.versions import resolve
@@ -40,6 +40,7 @@ def run(arguments: list[str]) -> int:
     stale = [] if spec is None else resolve.stale(spec, lock)
     loose_nodes = drift.nodes(volume, version)
     loose_models = [] if record is None else drift.models(volume, record)
+    pickles = [] if lock is None else flags(session, lock, spec)
     data: dict[str, Any] = {
         "version": version,
         "spec": path if spec else None,
@@ -49,6 +50,7 @@ def run(arguments: list[str]) -> int:
         "comfy_home": home,
         "view": None if number is None else profile.view(number),
         "state": state.folder(volume, version),
+        "pickles": [one.path for one in pickles],
         "drift": {"nodes": loose_nodes, "models": loose_models},
     }
     text = [f"{version}: {'generation ' + str(number) if number else 'not realized here'}"]
@@ -59,7 +61,7 @@ def run(arguments: list[str]) -> int:
         text.append(f"COMFY_HOME  {home}{'' if os.path.islink(home) else ' (not there)'}")
         text.append(f"state       {data['state']}")
     if lock is not None:
-        text += ["", rows(lock), *installs(lock)]
+        text += ["", rows(lock), *installs(lock), *told(pickles, spec)]
     if stale and lock is not None:
         text.append(f"changed in the spec since it was locked: {', '.join(stale)}")
     if loose_nodes or loose_models:

@@ -1,7 +1,9 @@
 """`cvs validate`: resolve every commit, check every field, save the lock, and show it."""
 
+from cvs import project
 from cvs.cli import Parser, Session
-from cvs.cmd_resolve import installs, report, resolved, rows
+from cvs.cmd_resolve import flags, installs, report, resolved, rows, told
+from cvs.versions import pickles
 
 EXAMPLES = """\
   cvs validate wan-demo
@@ -21,6 +23,10 @@ def run(arguments: list[str]) -> int:
     """Runs the command."""
     session = Session(parser().parse_args(arguments))
     lock, changed, file = resolved(session)
+    spec = project.load_spec(session)
+    if not (spec.allow_pickle or spec.skip_models):
+        pickles.refuse(session.store, lock.models, spec.file)
+    flagged = flags(session, lock, spec)
     python = lock.python.interpreter
     text = [rows(lock), *installs(lock), f"Python {python.version} ({python.platform})"]
     built = [(wheel.name, wheel.built) for wheel in lock.python.wheels if wheel.built is not None]
@@ -36,6 +42,8 @@ def run(arguments: list[str]) -> int:
     if lock.python.provided:
         text.append(f"provided by the image: {', '.join(lock.python.provided)}")
     text += [f"not followed: {line}" for line in lock.python.ignored]
+    text += told(flagged, spec)
     text.append(f"{lock.version_id} is valid; its lock is {file}")
-    session.result(report(lock, changed, file), "\n".join(text))
+    data = {**report(lock, changed, file), "pickles": [one.path for one in flagged]}
+    session.result(data, "\n".join(text))
     return 0

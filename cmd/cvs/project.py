@@ -171,6 +171,7 @@ def access(session: Session, spec: Spec | None = None) -> Access:
         wheels_dir=options.wheels_dir and os.path.abspath(options.wheels_dir),
         no_build=options.no_build or (spec is not None and spec.python.no_build),
         model_dirs=tuple(dict.fromkeys(loose)),
+        allow_pickle=spec is None or spec.allow_pickle,
         sites=found,
         tokens=tokens(session, found),
         progress=session.progress,
