@@ -9,7 +9,7 @@ from cvs.profiles import install
 from cvs.store import damage
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
-from cvs.versions import models, resolve
+from cvs.versions import locate, models, resolve
 from cvs.versions.access import Access
 from cvs.versions.lock import Commit, Lock
 from cvs.versions.spec import Source, Spec
@@ -96,7 +96,7 @@ def _items(
         return
     for wanted in spec.models:
         locked = None if lock is None else resolve.locked_model(wanted, lock.models)
-        model = locked or models.describe(wanted, access)
+        model = locked or locate.describe(store, wanted, access)
         entry = models.stored(store, model)
         pin = entry or model.entry or model.sha256 or ""
         stored = entry is not None

@@ -20,7 +20,7 @@ from cvs.store.entries import Store
 from cvs.store.errors import InputError, IntegrityError, OfflineError, SourceError
 from cvs.store.manifest import FileManifest
 from cvs.store.volume import Volume
-from cvs.versions import models, retry, sources
+from cvs.versions import locate, models, retry, sources
 from cvs.versions.access import Access
 from cvs.versions.lock import Model
 from cvs.versions.spec import Model as Wanted
@@ -149,7 +149,7 @@ def wanted(source: str, sha256: str | None = None, where: str = WHERE) -> Wanted
 
 def ensure(store: Store, want: Wanted, access: Access = ONLINE, **known: object) -> Model:
     """Describes and stores a model; `known` is what the lock says beyond the description."""
-    described = models.describe(want, Access(offline=True))
+    described = locate.describe(store, want, Access(offline=True))
     return models.ensure(store, want, msgspec.structs.replace(described, **known), access)
 
 
@@ -163,10 +163,10 @@ def assert_nothing_kept(store: Store) -> None:
 # From a server.
 
 
-def test_a_model_is_described(server: Server) -> None:
+def test_a_model_is_described(store: Store, server: Server) -> None:
     """Before it is fetched: its size, its public URL; the digest that the spec gives."""
     url = server.url("moved/m.safetensors?token=secret&type=Model", user="me:pass@")
-    found = models.describe(wanted(url, SHA256), ONLINE)
+    found = locate.describe(store, wanted(url, SHA256), ONLINE)
 
     assert found == Model(
         name="m.safetensors",
@@ -225,7 +225,7 @@ def test_what_a_server_refuses(store: Store, server: Server, path: str, message:
     source = server.url(path, user="me:pass@") + "?token=secret"
     expected = f"{WHERE}: {message.format(url=server.url(path))}"
     for call in (
-        lambda: models.describe(wanted(source), ONLINE),
+        lambda: locate.describe(store, wanted(source), ONLINE),
         lambda: ensure(store, wanted(source)),
     ):
         with pytest.raises(SourceError) as caught:
@@ -282,7 +282,7 @@ def test_a_break_is_resumed(store: Store, server: Server) -> None:
 
 def test_an_unsized_file(store: Store, server: Server) -> None:
     """A server need not say how long a file is."""
-    assert models.describe(wanted(server.url("unsized/m.safetensors")), ONLINE).size is None
+    assert locate.describe(store, wanted(server.url("unsized/m.safetensors")), ONLINE).size is None
     assert ensure(store, wanted(server.url("unsized/m.safetensors"))).size == len(DATA)
 
 
@@ -332,7 +332,7 @@ def test_what_is_stored_without_a_digest(store: Store, server: Server) -> None:
     """A model of which nothing is known is stored for nobody."""
     ensure(store, wanted(server.url()))
 
-    assert models.stored(store, models.describe(wanted(server.url()), ONLINE)) is None
+    assert models.stored(store, locate.describe(store, wanted(server.url()), ONLINE)) is None
 
 
 def test_offline_names_the_model(store: Store) -> None:
@@ -464,7 +464,7 @@ def test_local_files(store: Store, loose: Path, form: str, monkeypatch: pytest.M
     }[form]
     want = wanted(source, where=where)
     (folder.parent / "versions").mkdir()
-    described = models.describe(want, OFFLINE)
+    described = locate.describe(store, want, OFFLINE)
     assert (described.source, described.size, described.entry) == ("", len(DATA), None)
     found = models.ensure(store, want, described, OFFLINE)
 
@@ -500,7 +500,7 @@ def test_local_files_that_are_none(store: Store, tmp_path: Path) -> None:
         (folder, f"{folder} is not a file"),
     ):
         with pytest.raises(InputError) as caught:
-            models.describe(wanted(path), ONLINE)
+            locate.describe(store, wanted(path), ONLINE)
         assert caught.value.message == f"{WHERE}.source: {message}"
     described = Model(name="m", path="m", request="", source="", size=None, sha256=None, entry=None)
     for path, message in (
@@ -529,10 +529,10 @@ def test_local_files_that_are_none(store: Store, tmp_path: Path) -> None:
         ("file://[::1/x", "the file: URL is not one"),
     ],
 )  # fmt: skip
-def test_sources_that_are_none(source: str, message: str) -> None:
+def test_sources_that_are_none(store: Store, source: str, message: str) -> None:
     """A source of no known kind is refused, and no password repeated."""
     with pytest.raises(InputError) as caught:
-        models.describe(wanted(source), OFFLINE)
+        locate.describe(store, wanted(source), OFFLINE)
 
     assert caught.value.message == f"{WHERE}.source: {message}"
 

@@ -21,7 +21,7 @@ from cvs.store.entries import Store
 from cvs.store.errors import InputError, IntegrityError, OfflineError
 from cvs.store.manifest import content_size
 from cvs.store.volume import Volume
-from cvs.versions import git, interpreter, models, python, resolve
+from cvs.versions import git, interpreter, locate, models, python, resolve
 from cvs.versions import lock as documents
 from cvs.versions import spec as specs
 from cvs.versions.access import Access
@@ -148,13 +148,13 @@ def known(store: Store, world: World, monkeypatch: pytest.MonkeyPatch) -> Lock:
     """The lock of the spec, resolved before; nothing is counted of that."""
     described = []
 
-    def describe(wanted: specs.Model, _: Access) -> documents.Model:
+    def describe(_store: Store, wanted: specs.Model, _: Access) -> documents.Model:
         described.append(wanted.path)
         return locks.model(
             wanted.path, request=wanted.request, source=wanted.source, sha256=None, entry=None
         )
 
-    monkeypatch.setattr(models, "describe", describe)
+    monkeypatch.setattr(locate, "describe", describe)
     found = resolve.resolve(store, spec(), None, ALLOWED)
     assert world.calls() == (3, 3, 1)
     assert described == ["loras/m.st"]

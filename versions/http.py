@@ -32,7 +32,7 @@ POOL = 32
 SMALL = 16 << 20
 
 #: Answers that a later try may not get: overload, time-outs, a server that is just restarting.
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -109,7 +109,7 @@ class HttpRemote:
         validator: str,
     ) -> Reply:
         shown, status = self.shown, response.status_code
-        if status in _PASSING:
+        if status in PASSING:
             raise Passing(f"answered {status}", _retry_after(response))
         if status in (401, 403):
             message, hint = self._client.tokens.refusal(self._url, status, response.headers)
@@ -119,14 +119,14 @@ class HttpRemote:
         found = _validator(response)
         span = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if status == 416 and span and span[1] is None and span[3] == "0" and not start:
-            return Reply(_Body(response), 0, 0, found, ranges=True)
+            return Reply(ResponseBody(response), 0, 0, found, ranges=True)
         if status == 416 and start:
             raise Changed(f"{shown} changed while it was fetched: it is shorter now")
         if status not in (200, 206) or (status == 206 and not (start or end is not None)):
             # Also a range where none was asked for.
             raise SourceError(f"{shown} answered {status}")
         _check_kind(response, self._url)
-        body = _Body(response)
+        body = ResponseBody(response)
         length = response.headers.get("Content-Length", "")
         if status == 200:
             # A server that knows no ranges gives all of it.
@@ -151,7 +151,7 @@ class HttpRemote:
         return Reply(body, start, size, found or validator, ranges=True)
 
 
-class _Body:
+class ResponseBody:
     """The body of an answer; see `remote.Body`."""
 
     def __init__(self, response: "requests.Response") -> None:
@@ -214,7 +214,7 @@ class Client:
             try:
                 response = self.send(method, url, url, headers or {}, stream=True, follows=follows)
                 with response:
-                    if response.status_code in _PASSING:
+                    if response.status_code in PASSING:
                         raise Passing(f"answered {response.status_code}", _retry_after(response))
                     return Small(
                         response.status_code, response.headers, _all(response), response.url

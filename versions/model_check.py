@@ -10,7 +10,7 @@ from cvs.store.digest import is_id
 from cvs.store.entries import Store
 from cvs.store.errors import CvsError
 from cvs.store.relink import LinkTarget
-from cvs.versions import formats, model_list, models, parallel
+from cvs.versions import formats, locate, model_list, models, parallel
 from cvs.versions.access import Access
 from cvs.versions.model_list import Listed
 from cvs.versions.parallel import Stopped
@@ -84,7 +84,7 @@ def _check(
         found = _compared(store, item, place, access)
         if found is not None and (found.is_well or not overwrite):
             return found
-        locked = item.locked or models.describe(item.wanted, access)
+        locked = item.locked or locate.describe(store, item.wanted, access)
         entry = models.ensure(store, item.wanted, locked, access).entry
         assert entry is not None
         folder = os.path.dirname(place)

@@ -1,66 +1,37 @@
-"""Models: where one lives, what is known of it beforehand, and how it gets into the store.
+"""Models: how one gets into the store, from wherever it lives."""
 
-Sources here: http(s) URLs, file:// URLs and paths of this machine.
-"""
-
-import contextlib
 import functools
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from cvs.store import refs
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
-from cvs.store.errors import InputError, IntegrityError, OfflineError, SourceError
+from cvs.store.errors import (
+    CvsError,
+    InputError,
+    IntegrityError,
+    OfflineError,
+    SourceError,
+)
 from cvs.store.ingest import chunks
-from cvs.store.manifest import FileManifest
+from cvs.store.manifest import FileManifest, TreeManifest
 from cvs.store.progress import Task
 from cvs.store.stage import Stage, Staged
-from cvs.versions import parallel, sources
+from cvs.versions import locate, parallel, sources
 from cvs.versions.access import Access
-from cvs.versions.lock import Model
+from cvs.versions.lock import Model, ModelFile
 from cvs.versions.remote import Remote
+from cvs.versions.sources import Local, Source
 from cvs.versions.spec import Model as Wanted
 
 if TYPE_CHECKING:
     from cvs.versions import fetch
 
-
-def describe(wanted: Wanted, access: Access) -> Model:
-    """What can be known of a model before it is fetched.
-
-    Raises:
-        InputError: a source of a kind that is not known, or a local file that is not there.
-        SourceError: the server does not have it.
-    """
-    size: int | None
-    path = local_path(wanted)
-    if path is not None:
-        try:
-            size = os.stat(path).st_size
-        except OSError as error:
-            raise InputError(f"{wanted.where}.source: {path}: {error.strerror}") from None
-        if not os.path.isfile(path):
-            raise InputError(f"{wanted.where}.source: {path} is not a file")
-        source = ""
-    else:
-        from cvs.versions import download
-
-        source = sources.public_url(wanted.source)
-        with _placed(wanted.where):
-            size = None if access.offline else download.answer(_remote(wanted, access)).size
-    return Model(
-        name=wanted.name,
-        path=wanted.path,
-        request=wanted.request,
-        source=source,
-        size=size,
-        sha256=wanted.sha256,
-        entry=None,
-    )
+T = TypeVar("T")
 
 
 def local_path(wanted: Wanted) -> str | None:
@@ -71,12 +42,6 @@ def local_path(wanted: Wanted) -> str | None:
     """
     found = sources.parse(wanted.source, f"{wanted.where}.source")
     return found.path if isinstance(found, sources.Local) else None
-
-
-def _remote(wanted: Wanted, access: Access) -> Remote:
-    from cvs.versions.http import HttpRemote
-
-    return HttpRemote(wanted.source, tokens=access.tokens)
 
 
 def stored(store: Store, model: Model) -> EntryId | None:
@@ -108,9 +73,12 @@ def ensure(store: Store, wanted: Wanted, model: Model, access: Access) -> Model:
     if entry is None:
         entry = _take_loose(store, model, access) or _fetch(store, wanted, model, access)
     document = store.manifest(entry)
-    if not isinstance(document, FileManifest):
+    if isinstance(document, FileManifest) and not model.files:
+        known = {"sha256": document.sha256, "size": document.size}
+        return msgspec.structs.replace(model, entry=entry, **known)
+    if not isinstance(document, TreeManifest) or model.sha256:
         raise IntegrityError(f"entry {entry[:16]} is not a file, {model.path} is one")
-    return msgspec.structs.replace(model, entry=entry, sha256=document.sha256, size=document.size)
+    return msgspec.structs.replace(model, entry=entry, size=document.size)
 
 
 def _take_loose(store: Store, model: Model, access: Access) -> EntryId | None:
@@ -156,23 +124,84 @@ def stage_loose(stage: Stage, path: str, model: Model, access: Access) -> Staged
 
 
 def _fetch(store: Store, wanted: Wanted, model: Model, access: Access) -> EntryId:
-    _check_online(wanted, model, access)
-    if local_path(wanted) is not None:
-        with store.stage() as stage:
-            staged = stage_model(stage, wanted, model, access)
-            return _publish(store, staged)
+    """Fetches a model from the first of its origins that has it."""
+
+    def once(origin: Source) -> EntryId:
+        if isinstance(origin, Local):
+            with store.stage() as stage:
+                return _publish(store, _stage_local(stage, origin, wanted, model, access))
+        if model.files:
+            return _fetch_folder(store, wanted, model, access)
+        from cvs.versions import fetch
+
+        expected = fetch.Expected(
+            name=model.name,
+            origin=origin.public,
+            where=wanted.where,
+            size=model.size,
+            sha256=model.sha256,
+            entry=model.entry,
+        )
+        remote = locate.remote(origin, access)
+        return fetch.file(store, remote, expected, access, _check(model, access))
+
+    return _from_any(wanted, model, access, once)
+
+
+def _fetch_folder(store: Store, wanted: Wanted, model: Model, access: Access) -> EntryId:
     from cvs.versions import fetch
 
-    expected = fetch.Expected(
-        name=model.name,
-        origin=model.source,
-        where=wanted.where,
-        size=model.size,
-        sha256=model.sha256,
-        entry=model.entry,
+    files = []
+    for one, remote in _remotes(wanted, model, access):
+        expected = fetch.Expected(
+            name=one.path,
+            origin=one.source,
+            where=wanted.where,
+            size=one.size,
+            sha256=one.sha256,
+            git=one.git,
+        )
+        files.append((one.path, remote, expected))
+    check = _check(model, access)
+    entry = fetch.folder(
+        store, model.name, files, access, check, origin=model.source, where=wanted.where
     )
-    with _placed(wanted.where):
-        return fetch.file(store, _remote(wanted, access), expected, access, _check(model, access))
+    if model.entry not in (None, entry):
+        raise IntegrityError(
+            f"{wanted.where}: {model.name} has become the entry {entry}, expected is {model.entry}"
+        )
+    return entry
+
+
+def _remotes(wanted: Wanted, model: Model, access: Access) -> Iterator[tuple[ModelFile, Remote]]:
+    """The files of a folder, at their origin."""
+    for one in model.files:
+        origin = sources.parse(one.source, f"{wanted.where}: {one.path}")
+        yield one, locate.remote(origin, access)
+
+
+def _from_any(wanted: Wanted, model: Model, access: Access, once: Callable[[Source], T]) -> T:
+    """What the first origin of a model gives that has it.
+
+    Raises:
+        OfflineError: all of them are elsewhere, and no connection may be made.
+        InputError, IntegrityError, SourceError: none of them gives it; tells what each one said.
+    """
+    found = locate.origins(wanted, model)
+    near = [one for one in found if not access.offline or isinstance(one, Local)]
+    if not near:
+        raise OfflineError(
+            f"{wanted.where}: the model {model.name} ({model.source}) is not stored "
+            "and no connection may be made"
+        )
+    failures: list[CvsError] = []
+    for origin in near:
+        try:
+            with locate.placed(wanted.where):
+                return once(origin)
+        except (InputError, IntegrityError, SourceError) as error:
+            failures.append(error)
+    raise locate.of_all(wanted, failures)
 
 
 def _check(model: Model, access: Access) -> "fetch.Check":
@@ -187,44 +216,68 @@ def _check(model: Model, access: Access) -> "fetch.Check":
     )
 
 
-def _check_online(wanted: Wanted, model: Model, access: Access) -> None:
-    if access.offline and local_path(wanted) is None:
-        raise OfflineError(
-            f"{wanted.where}: the model {model.name} ({model.source}) is not stored "
-            "and no connection may be made"
-        )
-
-
 def stage_model(stage: Stage, wanted: Wanted, model: Model, access: Access) -> Staged:
-    """Writes a model from its source into a stage, whatever is stored.
+    """Writes a model from its origin into a stage, whatever is stored.
 
     Raises: as `ensure`.
     """
-    _check_online(wanted, model, access)
-    path = local_path(wanted)
-    with access.progress.task(f"fetching {model.name}", model.size) as task:
-        if path is not None:
-            local = _local_chunks(path, f"{wanted.where}.source: {path}")
-            pieces = _counted(local, task, access)
-            staged = stage.file(pieces, origin=model.name, name=model.name)
-        else:
-            from cvs.versions import download
 
-            received = download.stream(_remote(wanted, access), model.size)
-            with _placed(wanted.where):
-                pieces = _counted(received, task, access)
-                staged = stage.file(pieces, origin=model.source, name=model.name)
-        assert isinstance(staged.manifest, FileManifest)
-        content = os.path.join(staged.folder, staged.manifest.content)
-        _check(model, access)(content, model.name)
-        if not _fits(model, staged):
-            known = model.sha256 or model.entry
-            found = staged.manifest.sha256 if model.sha256 else staged.id
-            raise IntegrityError(
-                f"{wanted.where}: {model.name} has the digest {found}, expected is {known}: "
-                "nothing was kept"
-            )
-        return staged
+    def once(origin: Source) -> Staged:
+        if isinstance(origin, Local):
+            return _stage_local(stage, origin, wanted, model, access)
+        if model.files:
+            return _stage_folder(stage, wanted, model, access)
+        from cvs.versions import download
+
+        with access.progress.task(f"fetching {model.name}", model.size) as task:
+            received = download.stream(locate.remote(origin, access), model.size)
+            pieces = _counted(received, task, access)
+            staged = stage.file(pieces, origin=origin.public, name=model.name)
+        return _checked(staged, wanted, model, access)
+
+    return _from_any(wanted, model, access, once)
+
+
+def _stage_folder(stage: Stage, wanted: Wanted, model: Model, access: Access) -> Staged:
+    """Writes the files of a folder; a repair compares the tree with the one that was there."""
+    from cvs.versions import download
+
+    tree = stage.tree(model.name)
+    with access.progress.task(f"fetching {model.name}", model.size) as task:
+        for one, remote in _remotes(wanted, model, access):
+            received = download.stream(remote, one.size)
+            tree.write_chunks(os.fsencode(one.path), _counted(received, task, access))
+    return tree.finish(origin=model.source)
+
+
+def _stage_local(
+    stage: Stage, origin: Local, wanted: Wanted, model: Model, access: Access
+) -> Staged:
+    with access.progress.task(f"fetching {model.name}", model.size) as task:
+        local = _local_chunks(origin.path, f"{wanted.where}.source: {origin.path}")
+        pieces = _counted(local, task, access)
+        staged = stage.file(pieces, origin=model.name, name=model.name)
+    return _checked(staged, wanted, model, access)
+
+
+def _checked(staged: Staged, wanted: Wanted, model: Model, access: Access) -> Staged:
+    """A staged file, if it is what was wanted.
+
+    Raises:
+        IntegrityError: it has another digest.
+        SourceError: it is no model, or one that may not be.
+    """
+    assert isinstance(staged.manifest, FileManifest)
+    content = os.path.join(staged.folder, staged.manifest.content)
+    _check(model, access)(content, model.name)
+    if not _fits(model, staged):
+        known = model.sha256 or model.entry
+        found = staged.manifest.sha256 if model.sha256 else staged.id
+        raise IntegrityError(
+            f"{wanted.where}: {model.name} has the digest {found}, expected is {known}: "
+            "nothing was kept"
+        )
+    return staged
 
 
 def _local_chunks(path: str, what: str) -> Iterator[memoryview]:
@@ -233,15 +286,6 @@ def _local_chunks(path: str, what: str) -> Iterator[memoryview]:
         yield from chunks(path)
     except OSError as error:
         raise InputError(f"{what}: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def _placed(where: str) -> Iterator[None]:
-    """Puts the place in the spec before what a server is to blame for."""
-    try:
-        yield
-    except SourceError as error:
-        raise SourceError(f"{where}: {error.message}", hint=error.hint) from None
 
 
 def _publish(store: Store, staged: Staged) -> EntryId:

@@ -130,7 +130,7 @@ def resolve(
         core=core,
         nodes=tuple(nodes),
         python=python,
-        models=_models(spec, () if old is None else old.models, access),
+        models=_models(store, spec, () if old is None else old.models, access),
     )
 
 
@@ -311,12 +311,15 @@ def exclude_newer(spec: Spec, commits: Sequence[Commit]) -> str | None:
     return setting or max(commit.date for commit in commits)
 
 
-def _models(spec: Spec, old: Iterable[Model], access: Access) -> tuple[Model, ...]:
-    from cvs.versions import models
+def _models(store: Store, spec: Spec, old: Iterable[Model], access: Access) -> tuple[Model, ...]:
+    from cvs.versions import locate
 
-    describe = _unseen if spec.skip_models else models.describe
     known = tuple(old)
-    return tuple(locked_model(wanted, known) or describe(wanted, access) for wanted in spec.models)
+
+    def described(wanted: WantedModel) -> Model:
+        return _unseen(wanted) if spec.skip_models else locate.describe(store, wanted, access)
+
+    return tuple(locked_model(wanted, known) or described(wanted) for wanted in spec.models)
 
 
 def locked_model(wanted: WantedModel, old: Sequence[Model]) -> Model | None:
@@ -328,19 +331,22 @@ def locked_model(wanted: WantedModel, old: Sequence[Model]) -> Model | None:
     return msgspec.structs.replace(found, name=wanted.name, path=wanted.path)
 
 
-def _unseen(wanted: WantedModel, _access: Access) -> Model:
-    """A model that nobody wants for now: its source is not looked at."""
+def _unseen(wanted: WantedModel) -> Model:
+    """A model that nobody wants for now: its sources are not looked at."""
     from cvs.versions import sources
 
-    found = sources.parse(wanted.source, f"{wanted.where}.source")
+    first, *others = (
+        sources.parse(text, f"{wanted.where}.source").public for text in wanted.sources
+    )
     return Model(
         name=wanted.name,
         path=wanted.path,
         request=wanted.request,
-        source=found.public,
+        source=first,
         size=None,
         sha256=wanted.sha256,
         entry=None,
+        mirrors=tuple(one for one in others if one),
     )
 
 

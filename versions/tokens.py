@@ -90,6 +90,10 @@ class Tokens:
         token = self._for(url)
         return {} if token is None or not _is_private(url) else token.header
 
+    def having(self, token: Token) -> "Tokens":
+        """These and another one, which comes before them."""
+        return Tokens([token, *self._by_host.values()], self._sites, self._config)
+
     def _for(self, url: str) -> Token | None:
         return self._by_host.get(host_of(url))
 

@@ -12,7 +12,7 @@ from cvs.store.digest import EntryId
 from cvs.store.entries import Store
 from cvs.store.errors import InputError
 from cvs.store.manifest import FileManifest
-from cvs.versions import model_list, models
+from cvs.versions import locate, model_list, models
 
 EXAMPLES = """\
   cvs models add hf://stabilityai/sdxl-turbo/sd_xl_turbo_1.0_fp16.safetensors
@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> int:
             entry = store.add(place, name=options.name, progress=session.progress)
             item = _described(store, entry, "", one.name)
         else:
-            found = models.ensure(store, one, models.describe(one, access), access)
+            found = models.ensure(store, one, locate.describe(store, one, access), access)
             assert found.entry is not None
             item = _described(store, found.entry, found.source, found.name)
         if options.pin:

@@ -9,8 +9,8 @@ from cvs import model, project
 from cvs.cli import Parser, Session, size, table
 from cvs.store.entries import Store
 from cvs.store.errors import InputError
+from cvs.versions import locate, model_check, model_list, models, parallel
 from cvs.versions import lock as locks
-from cvs.versions import model_check, model_list, models, parallel
 from cvs.versions.access import Access
 from cvs.versions.lock import Model
 from cvs.versions.model_list import Listed
@@ -82,7 +82,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _fetch(store: Store, one: Listed, access: Access) -> Model:
-    locked = one.locked or models.describe(one.wanted, access)
+    locked = one.locked or locate.describe(store, one.wanted, access)
     return models.ensure(store, one.wanted, locked, access)
 
 
