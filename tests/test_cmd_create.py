@@ -1,5 +1,6 @@
 """`cvs create`: from flags to a spec with commits; `cvs clone`: from a spec to a spec."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -309,3 +310,17 @@ def test_clone_of_yaml(world: World) -> None:
         "comfy": {"repo": f"{world.url}/ComfyUI.git"},
     }
     assert expected == written(world, "twin")
+
+
+def test_auto_checksum_of_what_was_adopted(world: World) -> None:
+    """A link into the store is not read: its manifest has the checksum."""
+    root = world.cache / "models"
+    (root / "loras").mkdir(parents=True)
+    (root / "loras" / "a.ckpt").write_bytes(b"a model" * 300)
+    world.ok("models", "adopt", str(root), "--quiet")
+    (content,) = (world.cache / "store").glob("*/content")
+    content.chmod(0o644)
+    content.write_bytes(b"changed" * 300)
+    model = {"source": "https://host.example/a.ckpt", "target_path": "loras/a.ckpt"}
+    (found,) = create(world, "--auto-checksum", "--models", json.dumps([model]))["models"]
+    assert found["checksum"] == f"sha256:{hashlib.sha256(b'a model' * 300).hexdigest()}"

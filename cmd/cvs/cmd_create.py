@@ -1,6 +1,5 @@
 """`cvs create`: write the spec of a new version, its refs resolved to commits."""
 
-import hashlib
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -9,9 +8,9 @@ from cvs import project
 from cvs.cli import Parser, Session
 from cvs.store import document
 from cvs.store.errors import InputError
-from cvs.store.ingest import chunks
-from cvs.versions import repository, resolve
+from cvs.versions import checksums, repository, resolve
 from cvs.versions import spec as specs
+from cvs.versions.access import Access
 
 DEFAULT_REPO = "https://github.com/comfyanonymous/ComfyUI"
 
@@ -50,7 +49,10 @@ def parser() -> Parser:
     )
     found.add_argument("--models-root", metavar="DIR", help="where models lie already")
     found.add_argument(
-        "--auto-checksum", action="store_true", help="fill in sha256 from files in --models-root"
+        "--auto-checksum",
+        action="store_true",
+        help="fill in sha256 from files in --models-root; several are read at once, and those that "
+        "are links into the store not at all",
     )
     found.add_argument("--output", metavar="FILE", help="the spec's file")
     found.add_argument("--force", action="store_true", help="replace an existing spec")
@@ -143,6 +145,7 @@ def _lists(given: Iterable[str], field: str) -> Iterable[Any]:
 def _fill_checksums(session: Session, models: list[Any], path: str) -> None:
     """Adds the sha256 of every model that lies in the models folder and has none."""
     roots = _models_roots(session)
+    found: list[tuple[Any, str]] = []
     data = {"schema_version": specs.SCHEMA, "version_id": "x", "comfy": {"repo": DEFAULT_REPO}}
     for raw, model in zip(
         models, specs.parse({**data, "models": models}, path).models, strict=True
@@ -155,12 +158,11 @@ def _fill_checksums(session: Session, models: list[Any], path: str) -> None:
             where = " or ".join(roots)
             session.progress.warn(f"{model.path} is not in {where}: no checksum")
             continue
-        digest = hashlib.sha256()
-        with session.progress.task(f"checksum of {model.name}", os.path.getsize(file)) as task:
-            for chunk in chunks(file):
-                digest.update(chunk)
-                task.advance(len(chunk))
-        raw["checksum"] = f"sha256:{digest.hexdigest()}"
+        found.append((raw, file))
+    access = Access(progress=session.progress)
+    sums = checksums.of_files(session.store, [file for _, file in found], access)
+    for (raw, _), digest in zip(found, sums, strict=True):
+        raw["checksum"] = f"sha256:{digest}"
 
 
 def _models_roots(session: Session) -> list[str]:
