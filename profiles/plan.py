@@ -9,7 +9,7 @@ from cvs.profiles import install
 from cvs.store import damage
 from cvs.store.digest import EntryId
 from cvs.store.entries import Store
-from cvs.versions import locate, models, resolve
+from cvs.versions import locate, models, pickles, resolve
 from cvs.versions.access import Access
 from cvs.versions.lock import Commit, Lock
 from cvs.versions.spec import Source, Spec
@@ -34,6 +34,8 @@ class Item(msgspec.Struct, frozen=True):
     """Whether what is stored was found damaged: a realize refuses it."""
     to_install: bool = False
     """Whether its install.py will be run."""
+    pickle: bool = False
+    """Whether it is a model that may run any program, by its bytes or, before these, its name."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -100,7 +102,9 @@ def _items(
         entry = models.stored(store, model)
         pin = entry or model.entry or model.sha256 or ""
         stored = entry is not None
-        yield Item("model", model.path, pin, model.size, stored, locked is not None), entry
+        item = Item("model", model.path, pin, model.size, stored, locked is not None)
+        is_pickle = bool(pickles.find(store, [model]))
+        yield msgspec.structs.replace(item, pickle=is_pickle), entry
 
 
 def _commit(

@@ -356,3 +356,16 @@ def test_pickles_are_refused(pickled: World) -> None:
     assert "models/x/a.ckpt is a pickle, options.allow_pickle refuses it" in pickled.ok(
         "show", "demo"
     ).out.split("\n")
+
+
+def test_pickles_in_a_plan(pickled: World) -> None:
+    """A dry run names them before anything is fetched."""
+    pickled.ok("resolve", "demo", *pickled.local)
+    done = pickled.ok("realize", "demo", "--dry-run", *pickled.local)
+    assert [line.split("  ")[-1].strip() for line in done.out.splitlines() if "x/" in line] == [
+        "to fetch, a pickle",
+        "to fetch, a pickle",
+        "to fetch",
+    ]
+    items = pickled.ok("realize", "demo", "--dry-run", "--json", *pickled.local).json["items"]
+    assert [one["name"] for one in items if one["pickle"]] == ["x/a.ckpt", "x/b.pt"]

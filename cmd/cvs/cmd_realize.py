@@ -130,4 +130,6 @@ def _state(item: plans.Item) -> str:
         state = "stored"
     else:
         state = "to fetch" if item.resolved else "to resolve and fetch"
+    if item.pickle:
+        state += ", a pickle"
     return f"{state}, its install.py to run" if item.to_install else state
