@@ -208,15 +208,21 @@ class _Transfer:
             self._task.skip(history.size)
             return
         retry = Retry(self._remote.shown, self._stop)
+        is_for_all = False
         while True:
             parallel.check(self._stop)
-            start, end = next(self._ranges.there.gaps(known or CHUNK), (0, CHUNK))
-            end = self._ranges.piece if known is None else min(end, start + self._ranges.piece)
+            start, end = self._first_range(known, is_for_all)
             try:
                 # A digest says more than a name: where one is known, a server that calls the same
                 # file otherwise today is no reason to fetch all of it again.
                 name = "" if wanted.is_digest_known else history.validator
                 self._first = self._remote.open(start, end, name)
+                if not (is_for_all or self._first.validator or wanted.is_digest_known):
+                    # Nothing would say that another answer is of the same file.
+                    is_for_all = self._first.ranges
+                    if is_for_all:
+                        self._first.body.close()
+                        continue
                 self._accept(self._first, history)
                 return
             except Changed:
@@ -226,6 +232,16 @@ class _Transfer:
                 self._use(history, known)
             except Passing as error:
                 retry.again(error)
+
+    def _first_range(self, size: int | None, is_for_all: bool) -> tuple[int, int | None]:
+        """What to ask for first: a piece of what is missing, or the whole file."""
+        if is_for_all:
+            return 0, None
+        piece = self._ranges.piece
+        if size is None:
+            return 0, piece
+        start, end = next(self._ranges.there.gaps(size), (0, piece))
+        return start, min(end, start + piece)
 
     def _use(self, history: History, size: int | None) -> None:
         self._digests = history.digests
@@ -317,7 +333,7 @@ class _Transfer:
         self._workers = [one for one in self._workers if one.thread.is_alive()]
         while self._busy < self._pace.limit:
             with self._lock:
-                if not self._ranges.has_more(time.monotonic()):
+                if self._error is not None or not self._ranges.has_more(time.monotonic()):
                     return
             if not self._is_spare:
                 if self._busy:
@@ -418,14 +434,12 @@ class _Transfer:
         worker.body = body
         try:
             while (one.end is None or one.at < one.end) and not worker.ended.is_set():
-                data = body.read(CHUNK)
+                data = body.read(CHUNK if one.end is None else min(CHUNK, one.end - one.at + skip))
                 if not data:
                     break
                 if skip:
                     # A server that knows no ranges gives again what is there.
                     data, skip = data[skip:], max(0, skip - len(data))
-                if reply.size is None and one.end is not None and one.at + len(data) > one.end:
-                    raise SourceError(f"{self._remote.shown} has more than {one.end} bytes")
                 with worker.gate:
                     if worker.ended.is_set():
                         return
