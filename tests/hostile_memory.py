@@ -95,6 +95,12 @@ def _commit(path: str) -> None:
         git.fetch_commit(Store(volume), repository, commit, "node", where="test", allow_local=True)
 
 
+def _model(path: str) -> None:
+    from cvs.versions import formats
+
+    formats.check(path, os.path.basename(path))
+
+
 READERS: dict[str, Callable[[str], None]] = {
     "manifest": _manifest,
     "pack": _pack,
@@ -104,6 +110,7 @@ READERS: dict[str, Callable[[str], None]] = {
     "spec": _spec,
     "wheel": _wheel,
     "commit": _commit,
+    "model": _model,
 }
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import hostile_memory
 import locks
+import modelmaker
 import pytest
 import zstandard
 from gitserver import Source, modules, submodule
@@ -239,6 +240,36 @@ _COMMITS: list[Bomb] = [
     ),
 ]
 
+
+def _tensors(count: int) -> bytes:
+    """A header of tensors without numbers."""
+    tensor = b'{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
+    items = b",".join(b'"%x":%s' % (number, tensor) for number in range(count))
+    return modelmaker.with_header(b"{" + items + b"}")
+
+
+def _noted(text: bytes) -> bytes:
+    """A header with a text about the model."""
+    return modelmaker.with_header(b'{"__metadata__":{"a":"' + text + b'"}}')
+
+
+_MODELS = [
+    Bomb("many.safetensors", lambda: _tensors(180_000), None),
+    Bomb("more.safetensors", lambda: _tensors(400_000), "too complex", nightly=True),
+    Bomb("empty.safetensors", lambda: modelmaker.with_header(b"{}" + b" " * 99_999_990), None),
+    Bomb("text.safetensors", lambda: _noted(b"x" * 95_000_000), None, nightly=True),
+    Bomb("wide.safetensors", lambda: _noted(_SMILE * 9_000_000), None),
+    Bomb("wider.safetensors", lambda: _noted(_SMILE * 20_000_000), "too complex", nightly=True),
+    Bomb("escapes.safetensors", lambda: _noted(b"\\ud83d\\ude00" * 3_000_000), None),
+    Bomb(
+        "shape.safetensors",
+        lambda: modelmaker.with_header(b'{"a":{"shape":[' + b"1," * 900_000),
+        "not one of",
+    ),
+    Bomb("brackets.safetensors", lambda: modelmaker.with_header(b"[" * 20_000_000), "not one of"),
+    Bomb("large.safetensors", lambda: (1 << 40).to_bytes(8, "little") + b"{", "are the most"),
+]
+
 BOMBS: dict[str, list[Bomb]] = {
     "manifest": _MANIFESTS,
     "pack": _PACKS,
@@ -248,6 +279,7 @@ BOMBS: dict[str, list[Bomb]] = {
     "spec": _SPECS,
     "wheel": _WHEELS,
     "commit": _COMMITS,
+    "model": _MODELS,
 }
 
 

@@ -35,8 +35,8 @@ START = 4096
 #: Bytes of the longest header of safetensors, as of its reference implementation.
 HEADER_LIMIT = 100_000_000
 
-#: Bytes of memory that reading one may take beside its own.
-_MEMORY_LIMIT = 150_000_000
+#: Bytes of memory that one and what is read from it may take.
+_MEMORY_LIMIT = 200_000_000
 
 #: Bits of one number of each type of safetensors. A type that came later is not measured.
 _BITS = {
@@ -289,10 +289,10 @@ def header(data: bytes, size: int) -> Format:
 
 
 def _memory(data: bytes) -> int:
-    """Bytes that reading a document takes at most, from what it is made of: its texts and items."""
+    """Bytes that a document and what is read from it take at most, by its texts and items."""
     wide = not data.isascii() or b"\\u" in data
     items = data.count(b",") + data.count(b":")
-    return len(data) * (4 if wide else 1) + 100 * items
+    return len(data) * (5 if wide else 2) + 100 * items
 
 
 def _volume(shape: tuple[int, ...]) -> int:
