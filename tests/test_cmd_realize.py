@@ -91,7 +91,8 @@ def test_first_json(world: World) -> None:
     }
     assert expected == found
     assert os.path.dirname(environment) == f"{world.local_root}/environments"
-    assert done.err == ""
+    events = {json.loads(line)["event"] for line in done.err.splitlines()}
+    assert events == {"start", "done"}
 
 
 def test_quiet(world: World) -> None:

@@ -275,7 +275,8 @@ def test_failed_import_is_named(realized: World) -> None:
         assert json.loads(running.line)["failed_nodes"] == ["broken"]
         _, err = running.end(signal.SIGINT)
 
-    assert "warning: nodes that could not be imported: broken\n" in err
+    warning = {"event": "warning", "text": "nodes that could not be imported: broken"}
+    assert json.dumps(warning) in err.splitlines()
 
 
 def test_nothing_is_written_into_the_store(realized: World) -> None:
