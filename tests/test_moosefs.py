@@ -1,6 +1,7 @@
 """What the design relies upon, and what users have: a real MooseFS that two hosts have mounted."""
 
 import errno
+import functools
 import json
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import modelmaker
 import pytest
 from faults import assert_whole, leftovers
 from moosefs import MooseFS, unavailable
@@ -16,8 +18,13 @@ from promises import Promises
 from world import Material, World
 
 from cvs.profiles.generations import Profile
+from cvs.profiles.state import link_target
 from cvs.store.entries import Store
+from cvs.store.errors import StoreError
+from cvs.store.relink import Outcome
 from cvs.store.volume import Volume
+from cvs.versions import adoption
+from cvs.versions.access import Access
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(3600)]
 pytest_plugins = ["world_fixtures"]
@@ -169,3 +176,77 @@ def test_a_quota(moosefs: MooseFS, seen: tuple[Volume, Volume], tmp_path: Path) 
     finally:
         moosefs.run("mfssetquota", "-S", "1GiB", here.volume.root)
     assert here.add(str(big)) in there.ids()
+
+
+def _read_all(
+    folder: str, wanted: dict[str, bytes], started: Callable[[], object], orders: Connection
+) -> None:
+    """Reads files until it is told to stop, and says what was not as it should be."""
+    failures: list[str] = []
+    started()
+    count = 0
+    while not orders.poll():
+        for name, data in wanted.items():
+            count += 1
+            try:
+                with open(os.path.join(folder, name), "rb") as file:
+                    if file.read() != data:
+                        failures.append(f"{name} has other bytes")
+            except OSError as error:
+                failures.append(str(error))
+    orders.send((count, failures))
+
+
+def _adopt(store: Store, folder: str) -> list[Outcome]:
+    found = adoption.find(store, folder).groups
+    target = functools.partial(link_target, volume=store.volume)
+    return adoption.adopt(store, found, Access(), copy=False, link_target=target)
+
+
+def test_adopting_while_another_host_reads(seen: tuple[Volume, Volume], nightly: bool) -> None:
+    """While one host makes links of models, the other reads the same bytes, always."""
+    here, there = seen
+    wanted = {
+        f"{number}.safetensors": modelmaker.safetensors(b"%04d" % (number // 2) * 1000)
+        for number in range(600 if nightly else 60)
+    }
+    for name, data in wanted.items():
+        Path(here.models, name).write_bytes(data)
+    context = multiprocessing.get_context("spawn")
+    started = context.Barrier(2)
+    ours, theirs = context.Pipe()
+    arguments = (there.models, wanted, started.wait, theirs)
+    reader = context.Process(target=_read_all, args=arguments)
+    reader.start()
+    started.wait()
+    outcomes = _adopt(Store(here), here.models)
+    ours.send("stop")
+    count, failures = ours.recv()
+    reader.join()
+
+    assert {one.state for one in outcomes} == {"adopted", "duplicate"}
+    assert all(path.is_symlink() for path in Path(there.models).iterdir())
+    assert count > 100
+    assert failures == []
+    assert_whole(Store(there))
+
+
+def test_adopting_without_room(moosefs: MooseFS, seen: tuple[Volume, Volume]) -> None:
+    """A hard link is charged in full: without room for it a model stays, and it is said why."""
+    here, _ = seen
+    models = [Path(here.models, f"{number}.ckpt") for number in range(2)]
+    for number, model in enumerate(models):
+        model.write_bytes(bytes([number]) * (48 << 20))
+    # What there is fits, and no further of this size.
+    moosefs.run("mfssetquota", "-S", "130MiB", here.root)
+    try:
+        with pytest.raises(StoreError, match="hard link counts as much as the file") as caught:
+            _adopt(Store(here), here.models)
+        assert str(here.models) in caught.value.message
+        assert leftovers(here) == []
+        for number, model in enumerate(models):
+            assert model.read_bytes() == bytes([number]) * (48 << 20)
+    finally:
+        moosefs.run("mfssetquota", "-S", "1GiB", here.root)
+    assert all(one.entry for one in _adopt(Store(here), here.models))
+    assert all(model.is_symlink() for model in models)
