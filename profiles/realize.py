@@ -229,6 +229,9 @@ def materialize(store: Store, spec: Spec, lock: Lock, access: Access) -> tuple[L
     """
     wanted = [] if spec.skip_models else list(zip(spec.models, lock.models, strict=True))
     commits = zip([spec.core, *spec.nodes], [lock.core, *lock.nodes], strict=True)
+    access.progress.expect(
+        sum(known.size or 0 for _, known in wanted if models.stored(store, known) is None)
+    )
     jobs: list[Callable[[], EntryId | Model]] = [
         functools.partial(
             wheels.fetch,

@@ -90,6 +90,11 @@ class Parser(argparse.ArgumentParser):
                 action="store_true",
                 help="refuse Python packages that would have to be built from their source",
             )
+            group.add_argument(
+                "--connections",
+                metavar="N",
+                help="of one download: 1 to 64; by default as many as make it quicker",
+            )
             group.add_argument("--lock-file", metavar="FILE", help="the lock, instead of its place")
 
 

@@ -10,6 +10,7 @@ from cvs.versions import lock as locks
 from cvs.versions import sites
 from cvs.versions import spec as specs
 from cvs.versions.access import Access, check_wheels_dir
+from cvs.versions.connections import Connections
 from cvs.versions.interpreter import Chosen
 from cvs.versions.lock import Lock
 from cvs.versions.sites import Sites
@@ -155,6 +156,18 @@ def tokens(session: Session, asked: Sites) -> Tokens:
     return Tokens([*found, *read_config(config, session.progress.warn)], asked, config)
 
 
+def connections(session: Session) -> Connections:
+    """The connections of a run.
+
+    Raises:
+        InputError: the option or variable is no number that they can have.
+    """
+    try:
+        return Connections(session.settings.connections(session.options.connections))
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
 def access(session: Session, spec: Spec | None = None) -> Access:
     """What resolvers may use in this run."""
     options = session.options
@@ -172,6 +185,7 @@ def access(session: Session, spec: Spec | None = None) -> Access:
         no_build=options.no_build or (spec is not None and spec.python.no_build),
         model_dirs=tuple(dict.fromkeys(loose)),
         allow_pickle=spec is None or spec.allow_pickle,
+        connections=connections(session),
         sites=found,
         tokens=tokens(session, found),
         progress=session.progress,

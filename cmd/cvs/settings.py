@@ -26,6 +26,7 @@ VARIABLES = (
     ("CVS_VERSIONS_DIR", "the folder of specs"),
     ("CVS_HOME", "where specs are when no project is found: $CVS_HOME/versions"),
     ("CVS_WHEELS", "how a new volume keeps wheels: tree or pack"),
+    ("CVS_CONNECTIONS", "connections of one download"),
     ("CVS_LOCAL_ROOT", "disposable files on this host's own disk: environments"),
     ("HF_TOKEN", "the token for HuggingFace"),
     ("HF_ENDPOINT", "where HuggingFace is asked, instead of https://huggingface.co"),
@@ -103,6 +104,21 @@ class Settings:
         if given not in (None, "tree", "pack"):
             raise ValueError(f"CVS_WHEELS is {given!r}, neither tree nor pack")
         return given
+
+    def connections(self, given: str | None) -> int | None:
+        """How many connections a download has; None for as many as make it quicker.
+
+        Raises:
+            ValueError: that is no such number; the message is a sentence.
+        """
+        text, name = given, "--connections"
+        if text is None:
+            text, name = self.get("CVS_CONNECTIONS"), "CVS_CONNECTIONS"
+        if text is None:
+            return None
+        if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:4]) <= 64:
+            raise ValueError(f"{name} is {text!r}, no number from 1 to 64")
+        return int(text)
 
     @property
     def models_dir(self) -> str:
