@@ -13,13 +13,16 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import locks
 import modelmaker
 import pytest
 from world import PATIENCE, Done, World
 
 from cvs.store import copying
+from cvs.store.digest import EntryId
 from cvs.store.volume import Volume
 from cvs.versions import http, retry
+from cvs.versions.lock import encode
 
 pytest_plugins = ["world_fixtures"]
 
@@ -256,6 +259,29 @@ def test_timeout(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.code == 1
     assert done.out.startswith("FAILED  loras/good.safetensors  ")
     assert "did not answer in time, 5 times in a row" in done.out
+
+
+def test_a_model_that_is_a_folder(world: World) -> None:
+    """It is compared file by file, as the entry that it is; another folder differs."""
+    for name in ("unet", "vae"):
+        put(world, f"made/{name}/a.safetensors", modelmaker.safetensors(name.encode()))
+    entry = EntryId(world.ok("store", "add", "models/made").out.split()[0])
+    model = locks.model("diffusers/made", source="", sha256=None, entry=entry, size=None)
+    (world.folder / "x.lock.json").write_bytes(encode(locks.lock(models=(model,))))
+    for word in ("was missing, fetched", "ok"):
+        done = verify(world, "--lock", "x.lock.json", "--verbose")
+        assert (done.code, done.out.splitlines()[0]) == (0, f"{word}  diffusers/made")
+    place = world.folder / "models" / "diffusers" / "made"
+    assert (place / "vae" / "a.safetensors").read_bytes() == modelmaker.safetensors(b"vae")
+
+    stored = Path(os.path.realpath(place / "vae" / "a.safetensors"))
+    stored.chmod(0o644)
+    stored.write_bytes(modelmaker.safetensors(b"VAE"))
+    done = verify(world, "--lock", "x.lock.json")
+    assert (done.code, "vae/a.safetensors has other bytes" in done.out) == (1, True), done.out
+    place.unlink()
+    place.symlink_to("../made")
+    assert "is a folder that no entry" in verify(world, "--lock", "x.lock.json").out
 
 
 def test_a_folder_in_its_place(world: World) -> None:

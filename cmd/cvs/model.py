@@ -52,6 +52,11 @@ class Item(NamedTuple):
 def fetching(parser: Parser) -> None:
     """Adds the options of an action that may fetch."""
     parser.add_argument("--offline", action="store_true", help="make no connection at all")
+    parser.add_argument(
+        "--connections",
+        metavar="N",
+        help="of one download: 1 to 64; by default as many as make it quicker",
+    )
     parser.set_defaults(allow_local=False, wheels_dir=None, no_build=False)
 
 
