@@ -112,6 +112,7 @@ _ID = "0123456789abcdef" * 4
     [
         ("gs://b-1/a/b c.st", Gcs("b-1", "a/b c.st"), "gs://b-1/a/b c.st"),
         ("gs://bkt/a.st#12", Gcs("bkt", "a.st", "12"), "gs://bkt/a.st#12"),
+        (f"gs://bkt/a#{2**63 - 1}", Gcs("bkt", "a", str(2**63 - 1)), f"gs://bkt/a#{2**63 - 1}"),
         ("gs://bkt/a#b?c.st", Gcs("bkt", "a#b?c.st"), "gs://bkt/a#b?c.st"),
         ("gs://bkt/a/", Gcs("bkt", "a/"), "gs://bkt/a/"),
         ("gs://bkt", Gcs("bkt", ""), "gs://bkt/"),

@@ -99,10 +99,10 @@ class GcsRemote:
 
     def open(self, start: int, end: int | None, validator: str) -> Reply:
         """Asks for a range; see `remote.Remote.open`."""
+        generation, size = self._version()
         import google.auth.exceptions
         import requests
 
-        generation, size = self._version()
         if validator and validator != generation:
             raise Changed(f"{self.shown} changed while it was fetched")
         # An empty object has no range.
@@ -146,6 +146,7 @@ class GcsRemote:
 @contextlib.contextmanager
 def _told(shown: str) -> Iterator[None]:
     """Says in a sentence what the client raises."""
+    _service()
     import google.api_core.exceptions as answers
     import google.auth.exceptions
     import requests

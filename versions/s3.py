@@ -182,7 +182,11 @@ def _told(source: S3, *, fetching: bool = False) -> Iterator[None]:
             raise Passing(f"answered {status}") from None
         hint = _HINT if status in (400, 401, 403) else None
         raise SourceError(f"{shown} was refused (answer {status})", hint=hint) from None
-    except (botocore.exceptions.HTTPClientError, OSError):
+    except (
+        botocore.exceptions.ConnectionError,
+        botocore.exceptions.HTTPClientError,
+        OSError,
+    ):
         if fetching:
             raise Passing("cannot be reached") from None
         raise SourceError(f"{shown} cannot be reached") from None

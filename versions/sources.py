@@ -38,7 +38,7 @@ _SPECIAL_REVISION = re.compile(r"refs/(?:convert/[A-Za-z0-9_.-]+|pr/[0-9]+)(?=/|
 _FILE_PAGES = ("resolve", "blob", "raw")
 
 _CIVITAI_HOSTS = ("civitai.com", "www.civitai.com")
-_NUMBER = re.compile(r"[0-9]{1,18}")
+_NUMBER = re.compile(r"[0-9]{1,19}")
 #: What chooses among the files of a version at Civitai.
 CHOICES = ("fileId", "type", "format", "size", "fp", "quantType")
 
