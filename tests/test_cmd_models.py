@@ -96,12 +96,11 @@ def test_adopt(world: World, folder: Path) -> None:
     ]
     assert os.readlink(folder / "loras" / "deep" / "other.sft").startswith("../../../store/")
     assert (done["won"], done["links"], done["ignored"]) == (len(WEIGHTS), 1, 3)
-    assert {one["paths"][0]: one["state"] for one in done["files"]} == {
-        "checkpoints/a.safetensors": "adopted",
-        "checkpoints/old.ckpt": "adopted",
-        "loras/again.safetensors": "duplicate",
-        "loras/deep/other.sft": "adopted",
-    }
+    states = {one["paths"][0]: one["state"] for one in done["files"]}
+    # Of two that are the same it is whichever comes first.
+    twins = {states.pop("checkpoints/a.safetensors"), states.pop("loras/again.safetensors")}
+    assert twins == {"adopted", "duplicate"}
+    assert states == {"checkpoints/old.ckpt": "adopted", "loras/deep/other.sft": "adopted"}
     assert {*world.store.ids()} == {hash_of(data) for data in (WEIGHTS, PICKLE, OTHER)}
     assert [root.kind for root in world.store.roots()] == ["pin"] * 3
     world.assert_sound()
@@ -111,10 +110,12 @@ def test_adopt_tells(world: World, folder: Path) -> None:
     """What was won, which files are the same, and once more: nothing is left to do."""
     done = world.ok("models", "adopt", str(folder), "--quiet")
     size = len(WEIGHTS)
-    assert done.out.splitlines() == [
+    told = done.out.splitlines()
+    twins = sorted(told.pop(2).strip().split(" is the same as "))
+    assert twins == ["checkpoints/a.safetensors", "loras/again.safetensors"]
+    assert told == [
         "3 files adopted, 6.5 kB",
         f"1 files there already, {size / 1000:.1f} kB: {size / 1000:.1f} kB won",
-        "  loras/again.safetensors is the same as checkpoints/a.safetensors",
         "1 links stay as they are",
         "3 other files are no models",
     ]
@@ -161,6 +162,25 @@ def test_adopt_all(world: World, folder: Path) -> None:
     assert (folder / "loras" / "preview.png").is_symlink()
     assert not (folder / "checkpoints" / "a.yaml").is_symlink()
     assert not (folder / ".cache" / "x.safetensors").is_symlink()
+
+
+def test_adopt_any_name(world: World, folder: Path) -> None:
+    """A name that is no text, or that a terminal would obey, is quoted as in manifests."""
+    for name in (b"\xff.safetensors", b"\x1b[2J.safetensors"):
+        Path(os.fsdecode(os.fsencode(folder) + b"/loras/deep/" + name)).write_bytes(OTHER)
+    done = world.ok("models", "adopt", str(folder / "loras" / "deep"), "--quiet")
+    assert done.out.count(" is the same as ") == 2
+    assert "%1B[2J.safetensors" in done.out
+    assert "%FF.safetensors" in done.out
+    world.ok("models", "ls", "--json")
+    assert len(world.ok("models", "ls", "--long").out.splitlines()) > 5
+
+
+def test_adopt_the_view(realized: World) -> None:
+    """The models of a realized version are links already; it is said where loose ones lie."""
+    done = realized.cvs("models", "adopt", str(realized.home / "models"))
+    assert done.code == 2
+    assert "hint: the loose models of all versions lie in MODELS_DIR" in done.err
 
 
 def test_adopt_many(world: World, folder: Path) -> None:

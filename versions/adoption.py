@@ -58,7 +58,10 @@ def find(store: Store, folder: str, *, everything: bool = False) -> Found:
         raise InputError(f"{folder} is not a folder")
     own = {os.path.realpath(os.path.join(store.volume.root, name)) for name in _OWN}
     if any(root == path or root.startswith(path + "/") for path in own):
-        raise InputError(f"{folder} is a folder of cvs itself")
+        raise InputError(
+            f"{folder} is a folder of cvs itself",
+            hint="the loose models of all versions lie in MODELS_DIR",
+        )
     chosen, counts = [], Counter[str]()
     for path, is_link, size in _files(root, own):
         if is_link:

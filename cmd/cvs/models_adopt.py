@@ -8,6 +8,7 @@ from typing import Any
 from cvs import entry as entries
 from cvs.cli import Parser, Session, size
 from cvs.profiles.state import link_target
+from cvs.store import tree
 from cvs.store.relink import Outcome
 from cvs.versions import adoption
 from cvs.versions.access import Access
@@ -66,7 +67,11 @@ def run(arguments: list[str]) -> int:
         outcomes = adoption.adopt(
             store, found.groups, access, copy=options.copy, link_target=target
         )
-    shorten = functools.partial(os.path.relpath, start=os.path.realpath(folder))
+    root = os.path.realpath(folder)
+
+    def shorten(path: str) -> str:
+        return tree.quote(os.fsencode(os.path.relpath(path, root)))
+
     data: dict[str, Any] = {
         "folder": folder,
         "dry_run": options.dry_run,
@@ -89,7 +94,7 @@ def run(arguments: list[str]) -> int:
 def _text(outcomes: Sequence[Outcome], names: Sequence[str], dry_run: bool) -> list[str]:
     would = "would be " if dry_run else ""
     told = list(zip(outcomes, names, strict=True))
-    first = {one.entry: name for one, name in told if one.state == "adopted" and one.entry}
+    first = {one.entry: name for one, name in told if one.state == "adopted"}
     lines = []
     for state, what in (("adopted", f"{would}adopted"), ("duplicate", "there already")):
         these = [one for one in outcomes if one.state == state]
@@ -99,12 +104,12 @@ def _text(outcomes: Sequence[Outcome], names: Sequence[str], dry_run: bool) -> l
         lines[-1] += f": {size(won)} {would}won"
     twins = [(one, name) for one, name in told if one.state == "duplicate"]
     for one, name in twins[:_NAMED]:
-        other = entries.shown(first[one.entry]) if one.entry in first else "an entry of the store"
-        lines.append(f"  {entries.shown(name)} is the same as {other}")
+        other = first.get(one.entry, "an entry of the store")
+        lines.append(f"  {name} is the same as {other}")
     if len(twins) > _NAMED:
         lines.append(f"  and {len(twins) - _NAMED} more; --json lists all")
     left = [(one, name) for one, name in told if one.state == "left"]
     if left:
         lines.append(f"{len(left)} files stay as they are:")
-        lines += [f"  {entries.shown(name)}: {entries.shown(one.why)}" for one, name in left]
+        lines += [f"  {name}: {entries.shown(one.why)}" for one, name in left]
     return lines or ["there is nothing to adopt"]

@@ -58,7 +58,13 @@ def run(arguments: list[str]) -> int:
     chosen = model_list.named(listed, names, where)
     store = session.store
     store.volume.prepare()
-    is_there = [one.locked is not None and models.stored(store, one.locked) for one in chosen]
+    is_there = [
+        one.locked is not None and models.stored(store, one.locked) is not None for one in chosen
+    ]
+    missing = zip(chosen, is_there, strict=True)
+    access.progress.expect(
+        sum(one.locked.size or 0 for one, there in missing if one.locked and not there)
+    )
     jobs = [functools.partial(_fetch, store, one, access) for one in chosen]
     found = parallel.gather(jobs, workers=model_check.PARALLEL, stop=access.stop)
     file = options.lock or project.lock_file(session, project.version_id(session))
