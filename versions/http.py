@@ -39,7 +39,9 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 #: What a server that signs its addresses says of one that is too old.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
 
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
+#: Amounts that can be those of a file.
+_AMOUNT = re.compile("[0-9]{1,15}")
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,15})-([0-9]{1,15})|\*)/([0-9]{1,15}|\*)")
 
 
 class Small(NamedTuple):
@@ -132,7 +134,7 @@ class HttpRemote:
             # A server that knows no ranges gives all of it.
             if validator and found != validator:
                 raise Changed(f"{shown} changed while it was fetched")
-            size = int(length) if length.isdecimal() else None
+            size = int(length) if _AMOUNT.fullmatch(length) else None
             return Reply(body, 0, size, found, ranges=False)
         last = None if span is None or span[2] is None else int(span[2])
         if (
@@ -141,7 +143,7 @@ class HttpRemote:
             or int(span[1]) != start
             or last < start
             or (end is not None and last >= end)
-            or (length.isdecimal() and int(length) != last + 1 - start)
+            or (_AMOUNT.fullmatch(length) and int(length) != last + 1 - start)
         ):
             raise SourceError(f"{shown} answers another range than was asked for")
         # What was asked with If-Range need not say the name again.
@@ -292,6 +294,8 @@ class Client:
             raise Passing("did not answer in time") from None
         except requests.exceptions.InvalidSchema:
             raise SourceError(f"{show(url)} leads to no file") from None
+        except requests.exceptions.InvalidHeader:
+            raise SourceError(f"{show(url)} contradicts itself in its answer") from None
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
             raise Passing("cannot be reached") from None
         except (requests.RequestException, ValueError):

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from cvs.store.entries import Store
-from cvs.store.errors import CvsError, InputError, SourceError, StoreError
+from cvs.store.errors import CvsError, InputError, IntegrityError, SourceError, StoreError
 from cvs.store.manifest import FileManifest, SetManifest
 from cvs.versions import sources
 from cvs.versions.access import Access
@@ -156,8 +156,10 @@ def placed(where: str) -> Iterator[None]:
     """Puts the place in the spec before what a server is to blame for."""
     try:
         yield
-    except SourceError as error:
-        raise SourceError(f"{where}: {error.message}", hint=error.hint) from None
+    except (IntegrityError, SourceError) as error:
+        if error.message.startswith(f"{where}: "):
+            raise
+        raise type(error)(f"{where}: {error.message}", hint=error.hint) from None
 
 
 def _tokens(source: HuggingFace | Civitai, access: Access) -> Tokens:
