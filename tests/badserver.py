@@ -29,7 +29,7 @@ PAGE = b"<!DOCTYPE html><html><head><title>Log in</title></head><body>...</body>
 _PIECE = 1 << 16
 
 #: What is endless ends here, in case that nobody hangs up.
-_ENDLESS = 1 << 30
+_ENDLESS = 64 << 20
 
 
 @dataclass
@@ -164,17 +164,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def body(self, data: bytes | memoryview, *, delay: float = 0, piece: int = _PIECE) -> None:
-        """Sends bytes and counts them; with a delay after each piece."""
+        """Sends bytes and counts them; with a delay between pieces."""
         if self.command == "HEAD":
             return
-        left = memoryview(data)
-        while left:
-            self.wfile.write(left[:piece])
-            self.request_of.sent += len(left[:piece])
-            left = left[piece:]
-            if delay and self.server_of.ended.wait(delay):
+        for start in range(0, len(data), piece):
+            if start and delay and self.server_of.ended.wait(delay):
                 self.close_connection = True
                 return
+            part = data[start : start + piece]
+            self.wfile.write(part)
+            self.request_of.sent += len(part)
 
     def answer(
         self, status: int, data: bytes = b"", headers: Mapping[str, str] | None = None
@@ -213,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
             etag: of it; "" for none.
             upto: of the answer so many bytes alone are sent.
             then: is called after them; without it the connection is closed.
-            delay: seconds after each piece.
+            delay: seconds between pieces.
             headers: more of them.
             place: the Content-Range; None for none.
             shift: the bytes are those from so much further on.
@@ -257,8 +256,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(302, b"", {"Location": to, **(headers or {})})
 
     def changed(self) -> bytes:
-        """Another version of the file, of the same size."""
-        return bytes(255 - byte for byte in self.server_of.data[:4096]) + self.server_of.data[4096:]
+        """Another version of the file, of the same size: its end is another one."""
+        data = self.server_of.data
+        return data[:-4096] + bytes(255 - byte for byte in data[-4096:])
 
 
 def _few(handler: _Handler, status: int) -> None:
@@ -458,7 +458,7 @@ WAYS: dict[str, Callable[[_Handler], None]] = {
     "many-headers": lambda h: h.file(headers={f"X-{n}": "x" * 100 for n in range(500)}),
     "long-header": lambda h: h.file(headers={"X-Long": "x" * 100_000}),
     "many-cookies": lambda h: h.file(headers={"Set-Cookie": "a=" + "x" * 4000}),
-    "continues": lambda h: _raw(h, b"HTTP/1.1 100 Continue\r\n\r\n", 100_000),
+    "continues": lambda h: _raw(h, b"HTTP/1.1 100 Continue\r\n\r\n", 2000),
     # Refusals
     "401": lambda h: h.answer(401, b"", {"WWW-Authenticate": "Bearer"}),
     "403": lambda h: h.answer(403),
