@@ -266,6 +266,10 @@ def _published(world: World) -> None:
     assert any(isinstance(one, SetManifest) and one.origin == "both" for one in sets)
 
 
+def _fetched(world: World) -> None:
+    assert _origins(world).count("http://server/m.bin") == 1
+
+
 def _cloned(world: World) -> None:
     assert b'"version_id": "copy"' in (world.versions / "copy.json").read_bytes()
 
@@ -349,6 +353,7 @@ OPERATIONS = (
         _adopted,
         kept=_readable,
     ),
+    Operation("fetch", one, lambda _: ["fetch"], ONE, ONE, _fetched),
     Operation("publish", one, lambda _: ["publish"], ONE, ONE, _published),
     Operation(
         "repair",

@@ -35,11 +35,17 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from remotes import Remote
+
 from cvs import store_add
 from cvs.cli import Session
 from cvs.main import COMMANDS, main
 from cvs.store import fs, workers
-from cvs.versions import interpreter
+from cvs.versions import fetch as fetching
+from cvs.versions import interpreter, ranges
+from cvs.versions.access import Access
+from cvs.versions.connections import Connections
+from cvs.versions.fetch import Expected
 
 #: What commands import when they need it; imported once.
 _LATER = ("cvs.cmd_clone", "cvs.cmd_delete", "cvs.cmd_realize", "cvs.cmd_rollback", "cvs.cmd_store")
@@ -50,7 +56,7 @@ _LATER += ("requests", "uv")
 
 #: The calls of the kernel that the seam makes.
 _KERNEL = ("mkdir", "rename", "symlink", "link", "unlink", "rmdir", "utime", "chmod")
-_KERNEL += ("open", "write", "copy_file_range", "ftruncate", "fsync", "close")
+_KERNEL += ("open", "write", "pwrite", "copy_file_range", "ftruncate", "fsync", "close")
 
 #: Kinds of calls: those that take a path, those that need space, those that make a name.
 MAKING = frozenset({"mkdir", "create", "symlink", "link"})
@@ -160,9 +166,9 @@ class Seam:
 
     def _happen(self, real: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         if self._how == "half":
-            *files, data = arguments
+            *files, data = arguments[:2] if real is os.pwrite else arguments
             part = (data + 1) // 2 if isinstance(data, int) else data[: (len(data) + 1) // 2]
-            count = real(*files, part)
+            count = real(*files, part, *arguments[len(files) + 1 :])
             if self._what.startswith("SIG"):
                 self._signal()
             if self._what:
@@ -178,7 +184,11 @@ class Seam:
     def _refuse(self, real: Callable[..., Any], *arguments: Any, **_: Any) -> Any:
         """Raises what the kernel would, with the paths that it was given."""
         code = getattr(errno, self._what)
-        texts = [] if real is os.write else [a for a in arguments if isinstance(a, str | bytes)]
+        texts = (
+            []
+            if real in (os.write, os.pwrite)
+            else [a for a in arguments if isinstance(a, str | bytes)]
+        )
         raise OSError(code, os.strerror(code), *[p for text in texts for p in (text, None)][:3])
 
 
@@ -269,9 +279,21 @@ def publish(_: list[str]) -> int:
     return 0
 
 
+def fetch(_: list[str]) -> int:
+    """Fetches a file of several pieces over two connections, or goes on with it."""
+    ranges.SMALLEST = 1 << 20
+    store = Session(argparse.Namespace()).store
+    store.volume.prepare()
+    remote = Remote(bytes(range(251)) * 20_000)
+    expected = Expected("m.bin", "http://server/m.bin", "spec")
+    access = Access(connections=Connections(2))
+    fetching.file(store, remote, expected, access, lambda path, name: None)
+    return 0
+
+
 def serve() -> None:
     """Runs what standard input asks for until that ends."""
-    for function in (add, publish):
+    for function in (add, publish, fetch):
         # As commands, for what cvs explains of an error it explains of all commands.
         COMMANDS[function.__name__] = function.__doc__ or ""
         module = types.ModuleType(f"cvs.cmd_{function.__name__}")

@@ -56,6 +56,7 @@ AMOUNTS = {
     "add folder --move": Amount((20, 100), (80, 700)),
     "add folder --move, shared": Amount((10, 200), (40, 1200)),
     "adopt": Amount((20, 160), (60, 1000)),
+    "fetch": Amount((20, 120), (60, 900)),
     "publish": Amount((20, 150), (120, 1200)),
     "repair": Amount((20, 180), (100, 1000)),
     "clone": Amount((12, 14), (40, 90)),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
-from test_transfer import Remote
+from remotes import Remote
 
 from cvs.store import partial, refs
 from cvs.store.digest import EntryId

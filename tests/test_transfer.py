@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
+from remotes import Body, Remote
 
 from cvs.store import partial
 from cvs.store.copying import Copied
@@ -18,84 +19,12 @@ from cvs.store.progress import Task
 from cvs.store.volume import Volume
 from cvs.versions import parallel, retry, transfer
 from cvs.versions.connections import Connections
-from cvs.versions.remote import Changed, Passing, Reply
+from cvs.versions.remote import Changed, Reply
 from cvs.versions.transfer import Wanted
 
 DATA = os.urandom(1 << 20) * 20
 WHOLE = Copied(len(DATA), blake3(DATA).digest(), hashlib.sha256(DATA).digest())
 UNKNOWN = Wanted(None, False)
-
-
-class Remote:
-    """A server in memory.
-
-    Attributes:
-        asked: every range that was asked for.
-        breaks: bytes after which each of the first answers breaks off.
-        most: how many answers may be read at once.
-    """
-
-    shown = "http://server/file"
-
-    def __init__(self, data: bytes = DATA) -> None:
-        self.data = data
-        self.asked: list[tuple[int, int | None]] = []
-        self.ranges = True
-        self.validator = '"1"'
-        self.says_size = True
-        self.breaks: list[int] = []
-        self.most = 99
-        self.open_now = 0
-        self.most_seen = 0
-        self.given = 0
-        self.delay = 0.0
-        self.lock = threading.Lock()
-
-    def open(self, start: int, end: int | None, validator: str) -> Reply:
-        with self.lock:
-            self.asked.append((start, end))
-            if validator not in ("", self.validator):
-                raise Changed("http://server/file changed while it was fetched")
-            if self.open_now >= self.most:
-                raise Passing("answered 503")
-            self.open_now += 1
-            self.most_seen = max(self.most_seen, self.open_now)
-            left = self.breaks.pop(0) if self.breaks else None
-        if not self.ranges:
-            start, end = 0, None
-        size = len(self.data) if self.says_size else None
-        return Reply(Body(self, start, end, left), start, size, self.validator, self.ranges)
-
-
-class Body:
-    def __init__(self, remote: Remote, start: int, end: int | None, left: int | None) -> None:
-        self.remote, self.at, self.left = remote, start, left
-        self.end_at = len(remote.data) if end is None else min(end, len(remote.data))
-        self.is_closed = False
-
-    def read(self, limit: int) -> bytes:
-        if self.remote.delay:
-            time.sleep(self.remote.delay)
-        if self.left is not None:
-            if not self.left:
-                raise Passing("broke off")
-            limit = min(limit, self.left)
-        data = self.remote.data[self.at : min(self.at + limit, self.end_at)]
-        self.at += len(data)
-        if self.left is not None:
-            self.left -= len(data)
-        with self.remote.lock:
-            self.remote.given += len(data)
-        return data
-
-    def end(self) -> None:
-        pass
-
-    def close(self) -> None:
-        if not self.is_closed:
-            self.is_closed = True
-            with self.remote.lock:
-                self.remote.open_now -= 1
 
 
 @pytest.fixture(autouse=True)
@@ -156,7 +85,7 @@ def content(file: PartialFile) -> bytes:
 
 @pytest.mark.parametrize("each", [1, 2, 4, 16, None])
 def test_every_byte_comes_once(file: PartialFile, each: int | None) -> None:
-    remote, task = Remote(), Told()
+    remote, task = Remote(DATA), Told()
 
     assert fetch(remote, file, each=each, task=task) == WHOLE
     assert content(file) == DATA
@@ -168,7 +97,7 @@ def test_every_byte_comes_once(file: PartialFile, each: int | None) -> None:
 
 
 def test_a_server_without_ranges_is_read_in_one(file: PartialFile) -> None:
-    remote = Remote()
+    remote = Remote(DATA)
     remote.ranges = False
 
     assert fetch(remote, file) == WHOLE
@@ -177,7 +106,7 @@ def test_a_server_without_ranges_is_read_in_one(file: PartialFile) -> None:
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_breaks_are_gone_on_with(file: PartialFile, ranges: bool) -> None:
-    remote = Remote()
+    remote = Remote(DATA)
     remote.ranges = ranges
     remote.breaks = [3_000_000, 5_000_000, 0, 7_000_000]
 
@@ -189,7 +118,7 @@ def test_breaks_are_gone_on_with(file: PartialFile, ranges: bool) -> None:
 def test_a_server_that_does_not_say_how_long(
     file: PartialFile, wanted: int | None, ranges: bool
 ) -> None:
-    remote = Remote()
+    remote = Remote(DATA)
     remote.says_size, remote.ranges = False, ranges
 
     assert fetch(remote, file, Wanted(wanted, False)) == WHOLE
@@ -197,7 +126,7 @@ def test_a_server_that_does_not_say_how_long(
 
 @pytest.mark.parametrize("by", [-1, 1])
 def test_a_file_of_another_length_than_the_lock_has(file: PartialFile, by: int) -> None:
-    remote = Remote()
+    remote = Remote(DATA)
     with pytest.raises(SourceError, match=f"has {len(DATA)} bytes instead of {len(DATA) + by}"):
         fetch(remote, file, Wanted(len(DATA) + by, True))
 
@@ -209,19 +138,19 @@ def test_a_file_of_another_length_than_the_lock_has(file: PartialFile, by: int) 
 
 def test_a_part_without_the_length_of_the_whole(file: PartialFile) -> None:
     """The end of the part would pass for the end of the file."""
-    remote = Remote()
+    remote = Remote(DATA)
     remote.says_size = False
     with pytest.raises(SourceError, match="does not say how long it is"):
         fetch(remote, file)
 
 
 def test_another_run_fetches_what_is_missing(file: PartialFile) -> None:
-    first, task = Remote(), Told()
+    first, task = Remote(DATA), Told()
     first.breaks = [6_000_000] + [0] * 99
     with pytest.raises(SourceError, match=r"broke off.*, 5 times in a row"):
         fetch(first, file, each=1)
     assert file.history().there.prefix() == 6_000_000
-    second = Remote()
+    second = Remote(DATA)
 
     assert fetch(second, file, task=task) == WHOLE
     assert second.given <= len(DATA) - 6_000_000 + 4 * transfer.CHUNK
@@ -229,8 +158,8 @@ def test_another_run_fetches_what_is_missing(file: PartialFile) -> None:
 
 
 def test_what_is_whole_is_digested_and_nobody_asked(file: PartialFile) -> None:
-    fetch(Remote(), file)
-    remote = Remote()
+    fetch(Remote(DATA), file)
+    remote = Remote(DATA)
 
     assert fetch(remote, file) == WHOLE
     assert not remote.asked
@@ -240,11 +169,11 @@ def test_what_is_whole_is_digested_and_nobody_asked(file: PartialFile) -> None:
 def test_another_name_for_the_rest(file: PartialFile, is_known: bool) -> None:
     """Where a digest says what the bytes must be, what is there is worth keeping; else halves of
     two files would be joined."""
-    first = Remote()
+    first = Remote(DATA)
     first.breaks = [6_000_000] + [0] * 99
     with pytest.raises(SourceError):
         fetch(first, file, each=1)
-    second = Remote()
+    second = Remote(DATA)
     second.validator = '"2"'
 
     assert fetch(second, file, Wanted(None, is_known), each=1) == WHOLE
@@ -252,7 +181,7 @@ def test_another_name_for_the_rest(file: PartialFile, is_known: bool) -> None:
 
 
 def test_a_file_that_changes_meanwhile_is_refused_and_not_kept(file: PartialFile) -> None:
-    remote = Remote()
+    remote = Remote(DATA)
     remote.breaks = [3_000_000]
     real = remote.open
 
@@ -268,7 +197,7 @@ def test_a_file_that_changes_meanwhile_is_refused_and_not_kept(file: PartialFile
 
 
 def test_without_any_name_of_the_version_one_answer_brings_all(file: PartialFile) -> None:
-    remote = Remote()
+    remote = Remote(DATA)
     remote.validator = ""
 
     assert fetch(remote, file) == WHOLE
@@ -276,7 +205,7 @@ def test_without_any_name_of_the_version_one_answer_brings_all(file: PartialFile
 
 
 def test_without_any_name_of_the_version_nothing_is_joined(file: PartialFile) -> None:
-    remote = Remote()
+    remote = Remote(DATA)
     remote.validator = ""
     remote.breaks = [0, 3_000_000]
     with pytest.raises(SourceError, match=r"broke off .*and cannot be resumed"):
@@ -288,7 +217,7 @@ def test_without_any_name_of_the_version_nothing_is_joined(file: PartialFile) ->
 
 
 def test_a_server_that_wants_fewer_connections(file: PartialFile) -> None:
-    remote = Remote()
+    remote = Remote(DATA)
     remote.most = 2
     remote.delay = 0.001
 
@@ -297,7 +226,7 @@ def test_a_server_that_wants_fewer_connections(file: PartialFile) -> None:
 
 
 def test_patience_ends(file: PartialFile, waits: list[float]) -> None:
-    remote = Remote()
+    remote = Remote(DATA)
     remote.most = 0
     with pytest.raises(SourceError, match=r"^http://server/file answered 503, 5 times in a row$"):
         fetch(remote, file)
@@ -305,7 +234,7 @@ def test_patience_ends(file: PartialFile, waits: list[float]) -> None:
 
 
 def test_who_is_told_to_stop_stops_and_keeps_what_is_there(file: PartialFile) -> None:
-    remote, stop = Remote(), threading.Event()
+    remote, stop = Remote(DATA), threading.Event()
     remote.delay = 0.01
     task = Told()
 
@@ -318,7 +247,7 @@ def test_who_is_told_to_stop_stops_and_keeps_what_is_there(file: PartialFile) ->
 
     there = file.history().there.total()
     assert 0 < there < len(DATA)
-    again = Remote()
+    again = Remote(DATA)
     assert fetch(again, file) == WHOLE
     assert again.given <= len(DATA) - there + 4 * transfer.CHUNK
 
@@ -328,7 +257,7 @@ def test_no_room_is_said_before_the_first_byte(file: PartialFile) -> None:
         assert count == len(DATA)
         raise StoreError("no room")
 
-    remote = Remote()
+    remote = Remote(DATA)
     with pytest.raises(StoreError, match="no room"):
         transfer.fetch(
             remote,
@@ -355,11 +284,11 @@ def test_a_full_disk_keeps_what_is_there(
 
     monkeypatch.setattr(PartialFile, "write", write)
     with pytest.raises(OSError, match="No space left"):
-        fetch(Remote(), file, each=1)
+        fetch(Remote(DATA), file, each=1)
     there = file.history().there.total()
     assert there > 9_000_000
     monkeypatch.undo()
-    again = Remote()
+    again = Remote(DATA)
 
     assert fetch(again, file, each=1) == WHOLE
     assert again.given == len(DATA) - there
@@ -367,9 +296,9 @@ def test_a_full_disk_keeps_what_is_there(
 
 def test_all_connections_are_given_back(file: PartialFile) -> None:
     budget = Connections(total=3)
-    fetch(Remote(), file, connections=budget)
+    fetch(Remote(DATA), file, connections=budget)
     file.reset()
-    bad = Remote()
+    bad = Remote(DATA)
     bad.breaks = [100] * 99
     with pytest.raises(SourceError):
         fetch(bad, file, connections=budget)
@@ -381,7 +310,7 @@ def test_all_connections_are_given_back(file: PartialFile) -> None:
 
 def test_nothing_is_written_after_the_end(file: PartialFile) -> None:
     """A connection that hangs may come back when its file has become an entry."""
-    remote = Remote()
+    remote = Remote(DATA)
     hangs, goes_on = threading.Event(), threading.Event()
     real = Body.read
 

@@ -50,7 +50,7 @@ def test_prepare_makes_the_layout(root: Path) -> None:
     assert (root / "format").read_text() == "cvs-layout 1\n"
     assert set(os.listdir(root)) == {
         *("store", "tmp", "leases", "profiles", "state", "models", "pins", "refs", "resolved"),
-        *("reserve", "format"),
+        *("partial", "reserve", "format"),
     }
     assert os.listdir(root / "tmp") == []
 

@@ -90,6 +90,7 @@ def file(store: Store, remote: Remote, expected: Expected, access: Access, check
         (entry,) = store.publish(
             file_entry(held, copied, origin=expected.origin, name=expected.name)
         )
+        held.discard()
         refs.put(store.volume, "sha256", copied.sha256.hex(), entry)
         if validator and not validator.startswith("W/"):
             key = refs.key(expected.origin, str(copied.size), validator)
@@ -136,6 +137,7 @@ def folder(
             listing.file(os.fsencode(path), one.size, one.digest, False)
         entry, document = listing.finish(origin)
         (published,) = store.publish(Staged(entry, document, held))
+        held.discard()
         return published
 
 
@@ -211,8 +213,10 @@ def _kept(held: Partial) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not held.has_bytes():
-            held.discard()
+        # What cannot be looked at now is for the next run to see.
+        with contextlib.suppress(OSError):
+            if not held.has_bytes():
+                held.discard()
         raise
 
 
