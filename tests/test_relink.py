@@ -4,12 +4,15 @@ import contextlib
 import errno
 import functools
 import os
+import shutil
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 from faults import assert_whole, fail_at, leftovers
+from test_full_volume import mount
 
 from cvs.profiles.state import link_target
 from cvs.store import fs, refs, relink, roots
@@ -154,6 +157,26 @@ def test_a_real_clone(folder: Path) -> None:
     with open(path, "rb") as source, open(folder / "b", "wb") as target:
         done = fs.clone(source.fileno(), target.fileno())
     assert (folder / "b").read_bytes() == (DATA if done else b"")
+
+
+@pytest.mark.nightly
+def test_a_file_system_that_shares_blocks(tmp_path: Path) -> None:
+    """On XFS a file that has another name is taken in without its room being taken twice."""
+    size = 32 << 20
+    with ExitStack() as stack:
+        mount(stack, tmp_path / "xfs", "xfs")
+        volume = Volume(str(tmp_path / "xfs" / "cache"))
+        volume.prepare()
+        path = write(Path(volume.models) / "a.ckpt", os.urandom(size))
+        os.link(path, tmp_path / "xfs" / "other")
+        os.sync()
+        before = shutil.disk_usage(tmp_path / "xfs").used
+        (outcome,) = take(Store(volume), path)
+        os.sync()
+        assert outcome.state == "adopted"
+        assert shutil.disk_usage(tmp_path / "xfs").used - before < size / 4
+        assert not os.path.samefile(path, tmp_path / "xfs" / "other")
+        assert_whole(Store(volume))
 
 
 def test_what_is_written_is_left(store: Store, folder: Path) -> None:
