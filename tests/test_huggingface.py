@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from hubserver import COMMIT, SIGNATURE, TOKEN, HubServer, Repository
 
+from cvs.store import manifest
 from cvs.store.entries import Store
 from cvs.store.errors import InputError, IntegrityError, OfflineError, SourceError
 from cvs.store.volume import Volume
-from cvs.versions import locate, models, sources
+from cvs.versions import locate, models, restore, sources
 from cvs.versions import lock as documents
 from cvs.versions.access import Access
 from cvs.versions.located import Folder, Located
@@ -355,6 +356,20 @@ def test_parse_errors_name_the_source(store: Store, hub: HubServer) -> None:
     """A second source is named by its place."""
     with pytest.raises(InputError, match=r"models\[0\]\.sources\[1\]: the source is not like hf"):
         locate.describe(store, wanted("hf://org/repo/x", mirrors=("hf:x",)), access(hub))
+
+
+@pytest.mark.parametrize("text", ["hf://org/repo/model.bin", "hf://org/repo/unet/"])
+def test_a_repair(store: Store, hub: HubServer, text: str) -> None:
+    """What is damaged comes back from where its manifest says it came from, if no lock is left."""
+    want = wanted(text, "some.bin")
+    found = models.ensure(store, want, locate.describe(store, want, access(hub)), access(hub))
+    assert found.entry is not None
+    (maker,) = restore.sources(store, found.entry, [], access(hub))
+
+    assert maker.shown == found.source
+    with maker.open(store, found.entry) as offer:
+        assert offer.document is not None
+        assert manifest.identity(offer.document) == found.entry
 
 
 # The stand-in itself.

@@ -59,7 +59,8 @@ class Expected(NamedTuple):
     def key(self) -> str:
         """What a partial entry of it is called."""
         if self.sha256 or self.entry:
-            return partial.key("digest", self.sha256 or "", self.entry or "")
+            # By one of them, whichever else is known: the same file may be wanted from two origins.
+            return partial.key("digest", self.sha256 or self.entry or "")
         return partial.key("origin", self.origin, self.git or "")
 
 

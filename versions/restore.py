@@ -21,8 +21,8 @@ from cvs.store.progress import SILENT, Progress
 from cvs.store.source import Maker
 from cvs.store.stage import Stage, Staged
 from cvs.store.volume import Volume
+from cvs.versions import locate, locked_file, models, wheel, wheels
 from cvs.versions import lock as locks
-from cvs.versions import locked_file, models, wheel, wheels
 from cvs.versions import repository as repositories
 from cvs.versions.access import Access
 from cvs.versions.lock import Commit, Lock, Model, Wheel
@@ -35,6 +35,12 @@ _LOCK = ".lock.json"
 
 #: What the manifest of a commit's tree says of its origin.
 _COMMIT = re.compile(r"(.+)@([0-9a-f]{40}|[0-9a-f]{64})")
+
+#: What the origin of a model begins with that can be fetched again.
+_FETCHED = ("https://", "http://", "gs://", "s3://")
+
+#: Where a manifest says so, for messages.
+_ORIGIN = "the origin of the entry"
 
 
 class Known(NamedTuple):
@@ -279,6 +285,7 @@ def _models(store: Store, entry: EntryId, one: Known, access: Access) -> Iterato
                 path=model.path,
                 sha256=model.sha256,
                 where=f"the lock of {version}: {model.path}",
+                mirrors=model.mirrors,
             )
         if wanted is not None:
             yield _model(wanted, model, access)
@@ -302,8 +309,10 @@ def _origin(store: Store, entry: EntryId, access: Access) -> Iterator[Maker]:
     if isinstance(document, manifest.TreeManifest):
         match = _COMMIT.fullmatch(document.origin)
         if match is None:
+            if document.origin.startswith(_FETCHED):
+                yield from _folder(store, document, access)
             return
-        parse = functools.partial(repositories.parse, match[1], "the origin of the entry")
+        parse = functools.partial(repositories.parse, match[1], _ORIGIN)
         try:
             repository = parse(allow_local=True)
         except InputError:
@@ -320,15 +329,14 @@ def _origin(store: Store, entry: EntryId, access: Access) -> Iterator[Maker]:
         )
         find = functools.partial(parse, allow_local=access.allow_local)
         if not repository.is_local:
-            yield _commit(commit, repository, find, "the origin of the entry", access)
+            yield _commit(commit, repository, find, _ORIGIN, access)
     elif isinstance(document, manifest.FileManifest):
         origin = document.origin
-        if not origin.startswith(("https://", "http://")):
+        if not origin.startswith(_FETCHED):
             return
-        name = os.path.basename(origin)
-        wanted = Wanted(
-            name=name, source=origin, path=name, sha256=None, where="the origin of the entry"
-        )
+        # The name decides the suffix, which is that of the content.
+        name = document.content
+        wanted = Wanted(name=name, source=origin, path=name, sha256=None, where=_ORIGIN)
         model = Model(
             name=name,
             path=name,
@@ -339,3 +347,15 @@ def _origin(store: Store, entry: EntryId, access: Access) -> Iterator[Maker]:
             entry=entry,
         )
         yield _model(wanted, model, access)
+
+
+def _folder(store: Store, document: manifest.TreeManifest, access: Access) -> Iterator[Maker]:
+    """A folder of models, whose files its origin lists once more."""
+    name, origin = document.name, document.origin
+    wanted = Wanted(name=name, source=origin, path=name, sha256=None, where=_ORIGIN)
+
+    def write(stage: Stage) -> Staged:
+        model = locate.describe(store, wanted, access)
+        return models.stage_model(stage, wanted, model, access)
+
+    yield Maker(origin, write, origin)
