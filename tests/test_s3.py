@@ -165,6 +165,41 @@ def test_an_empty_object(server: str, bucket: Any) -> None:
     reply.body.close()
 
 
+@pytest.mark.parametrize(
+    ("found", "reply"),
+    [
+        ({"ContentLength": 9}, (0, 9, False)),
+        ({"ContentLength": 2, "ContentRange": "bytes 3-4/9"}, (3, 9, True)),
+        ({"ContentLength": 2, "ContentRange": "bytes 4-5/9"}, "answers another range"),
+        ({"ContentLength": 2, "ContentRange": "bytes x"}, (0, 2, False)),
+        ({"ETag": '"2"'}, "changed while it was fetched"),
+    ],
+)
+def test_servers_that_are_not_amazon_s(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, Any], reply: tuple[object, ...] | str
+) -> None:
+    """Some know no ranges, or do not look at what version is asked for."""
+    import io
+
+    from botocore.response import StreamingBody
+
+    class Client:
+        exceptions = None
+
+        def get_object(self, **_: str) -> dict[str, Any]:
+            body = StreamingBody(io.BytesIO(b"123456789"), 9)  # type: ignore[no-untyped-call]
+            return {"Body": body, "ETag": '"1"', **found}
+
+    monkeypatch.setattr(s3, "_client", lambda _: Client())
+    remote = s3.S3Remote(sources.S3("models", "a"))
+    if isinstance(reply, str):
+        with pytest.raises(SourceError, match=reply):
+            remote.open(3, 5, '"1"')
+    else:
+        got = remote.open(3, 5, '"1"')
+        assert (got.start, got.size, got.ranges) == reply
+
+
 def test_what_is_not_there(server: str, bucket: Any) -> None:
     """An object, a folder, a bucket."""
     for missing, message in (
@@ -229,6 +264,22 @@ def test_the_endpoint_of_the_environment(
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server)
 
     assert located("") == Located("s3://models/a/m.st", "m.st", len(DATA))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "region", "expected"),
+    [
+        ("https://s3api-eu-ro-1.runpod.io", "", "EU-RO-1"),
+        ("https://s3api-eu-ro-1.runpod.io/", "eu-x", "eu-x"),
+        ("https://s3.example.org", "", "us-east-1"),
+    ],
+)
+def test_the_region(bucket: Any, endpoint: str, region: str, expected: str) -> None:
+    """That of a network volume of RunPod is the data centre, which its address names."""
+    client = s3._client(sources.S3("volume", "a", endpoint, region))
+
+    assert client.meta.region_name == expected
+    client.close()
 
 
 def test_without_the_client(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ With the credentials that boto3 finds where there are any, else as anybody.
 import base64
 import contextlib
 import functools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,8 +22,13 @@ _OBJECTS = 100_000
 #: Bytes that are waited for at once.
 _PIECE = 1 << 18
 
-#: Where nothing else is said; servers that are not Amazon's take any.
+#: Where nothing else is said; most servers that are not Amazon's take any.
 _REGION = "us-east-1"
+
+_SPAN = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})")
+
+#: RunPod's network volumes: the data centre stands in the address, and must be the region.
+_RUNPOD = re.compile(r"https://s3api-([a-z0-9-]+)\.runpod\.io/?")
 
 _HINT = (
     "credentials are those of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or of a profile of "
@@ -109,15 +115,21 @@ class S3Remote:
                     raise
                 del asked["Range"]
                 found = _client(self._source).get_object(**asked)
-        size: int | None = found.get("ContentLength")
-        begin = 0
-        span = found.get("ContentRange", "")
-        if span:
-            # `bytes 0-9/100`
-            begin = int(span.removeprefix("bytes ").partition("-")[0])
-            total = span.rpartition("/")[2]
-            size = int(total) if total.isdecimal() else None
-        return Reply(_Body(found["Body"]), begin, size, found.get("ETag", ""), ranges=True)
+        name = found.get("ETag", "")
+        if validator and name != validator:
+            # A server that does not know IfMatch.
+            found["Body"].close()
+            raise Changed(f"{self.shown} changed while it was fetched")
+        body = _Body(found["Body"])
+        span = _SPAN.fullmatch(found.get("ContentRange", ""))
+        if span is None:
+            # Some servers know no ranges and give all of it.
+            size = found.get("ContentLength")
+            return Reply(body, 0, size, name, ranges="Range" not in asked)
+        if int(span[1]) != start:
+            body.close()
+            raise SourceError(f"{self.shown} answers another range than was asked for")
+        return Reply(body, start, int(span[2]), name, ranges=True)
 
 
 class _Body:
@@ -196,7 +208,8 @@ def _told(source: S3, *, fetching: bool = False) -> Iterator[None]:
 
 
 def _client(source: S3) -> Any:
-    return _made(source.endpoint, source.region)
+    runpod = _RUNPOD.fullmatch(source.endpoint)
+    return _made(source.endpoint, source.region or (runpod[1].upper() if runpod else ""))
 
 
 @functools.cache
