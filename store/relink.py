@@ -63,6 +63,14 @@ class _Left(Exception):
     """The file stays as it is; the text says why."""
 
 
+class _Changed(_Left):
+    """It is not what it was."""
+
+    def __init__(self, path: bytes) -> None:
+        is_link = os.path.islink(path)
+        super().__init__("it is a link by now" if is_link else "it was changed meanwhile")
+
+
 def groups(paths: Iterable[str]) -> list[Group]:
     """The files at some paths, each once; links and what is gone are left out."""
     names: dict[tuple[int, int], list[str]] = {}
@@ -142,7 +150,7 @@ class Relinking:
     def _take(self, group: Group, digested: Copied) -> Outcome:
         path = os.fsencode(group.paths[0])
         if digested.size != group.status.st_size or loose.known(path, group.known) is None:
-            raise _Left("it was changed meanwhile")
+            raise _Changed(path)
         entry = EntryId(digested.digest.hex())
         is_new = not self._store.has(entry)
         if is_new:
@@ -178,7 +186,7 @@ class Relinking:
             is_linked = self._write(path, group, digested, stage)
             staged = stage.taken(digested, origin=tree.quote(base), name=os.fsdecode(base))
             if loose.known(path, group.known) is None:
-                raise _Left("it was changed meanwhile")
+                raise _Changed(path)
             if is_linked:
                 assert isinstance(staged.manifest, FileManifest)
                 # Of the file itself: from here on nobody opens it for writing by accident.
@@ -188,7 +196,10 @@ class Relinking:
     def _write(self, path: bytes, group: Group, digested: Copied, stage: Stage) -> bool:
         """Makes the content of an entry of a file; whether it is the file itself."""
         target = os.fsencode(os.path.join(stage.folder, "content"))
-        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            raise _Changed(path) from None
         try:
             status = os.fstat(opened)
             if loose.is_written(opened):
@@ -250,12 +261,12 @@ class Relinking:
             advance=lambda _: None,
         )
         if copied.digest != digested.digest:
-            raise _Left("it was changed meanwhile")
+            raise _Changed(os.fsencode(group.paths[0]))
 
     def _replace(self, path: str, content: str, group: Group) -> None:
         """Makes a name of the file a link to its entry, in one rename."""
         if loose.known(os.fsencode(path), group.known) is None:
-            raise _Left("it was changed meanwhile")
+            raise _Changed(os.fsencode(path))
         folder = os.path.dirname(path)
         tmp = self._store.volume.tmp if group.status.st_dev == self._device else None
         target = self._link_target(content, folder)

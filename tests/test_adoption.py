@@ -65,6 +65,30 @@ def test_no_folder_for_it(store: Store, name: str) -> None:
         adoption.find(store, os.path.join(store.volume.root, name))
 
 
+def test_two_runs_at_once(store: Store) -> None:
+    """What another run took in meanwhile, or cannot be read, stays; the others go on."""
+    folder = Path(store.volume.models)
+    for number in range(4):
+        path = folder / f"{number}.safetensors"
+        path.write_bytes(modelmaker.safetensors(b"%04d" % number * 300))
+    target = functools.partial(link_target, volume=store.volume)
+    found = adoption.find(store, str(folder)).groups
+    adoption.adopt(store, found[:1], Access(), copy=False, link_target=target)
+    (folder / "1.safetensors").unlink()
+    outcomes = adoption.adopt(store, found, Access(), copy=False, link_target=target)
+    assert [(one.state, one.why) for one in outcomes] == [
+        ("left", "it is a link by now"),
+        ("left", "it cannot be read: No such file or directory"),
+        ("adopted", ""),
+        ("adopted", ""),
+    ]
+    compared = adoption.compare(store, found, Access())
+    assert [(one.state, one.why) for one in compared][1:3] == [
+        ("left", "it cannot be read: No such file or directory"),
+        ("left", "it is a link by now"),
+    ]
+
+
 def test_an_end(store: Store) -> None:
     """What is told to stop stops, and what was taken in stays so."""
     folder = Path(store.volume.models)

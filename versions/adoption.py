@@ -128,9 +128,14 @@ def adopt(
     def take(group: Group, task: Task) -> Outcome:
         try:
             formats.read(group.paths[0], os.path.basename(group.paths[0]))
+            digested = relink.digest(group, _advance(task, access))
+        except parallel.Stopped:
+            raise
         except CvsError as error:
             return _left(group, error.message)
-        return relinking.take(group, relink.digest(group, _advance(task, access)))
+        except OSError as error:
+            return _left(group, _why(group, error))
+        return relinking.take(group, digested)
 
     return _each(store, found, access, "adopting", take)
 
@@ -149,15 +154,20 @@ def compare(store: Store, found: Sequence[Group], access: Access) -> list[Outcom
     seen: set[EntryId] = set()
 
     def look(group: Group, task: Task) -> tuple[Group, EntryId | None, str]:
+        size = group.status.st_size
         try:
             formats.read(group.paths[0], os.path.basename(group.paths[0]))
+            if sizes[size] > 1:
+                digested = relink.digest(group, _advance(task, access))
+                return group, EntryId(digested.digest.hex()), ""
+        except parallel.Stopped:
+            raise
         except CvsError as error:
             return group, None, error.message
-        if sizes[group.status.st_size] < 2:
-            task.skip(group.status.st_size)
-            return group, None, ""
-        digested = relink.digest(group, _advance(task, access))
-        return group, EntryId(digested.digest.hex()), ""
+        except OSError as error:
+            return group, None, _why(group, error)
+        task.skip(size)
+        return group, None, ""
 
     outcomes = []
     for group, entry, fault in _each(store, found, access, "comparing", look):
@@ -175,6 +185,13 @@ def compare(store: Store, found: Sequence[Group], access: Access) -> list[Outcom
 
 def _left(group: Group, why: str) -> Outcome:
     return Outcome(group.paths, "left", group.status.st_size, why=why)
+
+
+def _why(group: Group, error: OSError) -> str:
+    """Why a file could not be read; another run may have taken it in meanwhile."""
+    if os.path.islink(group.paths[0]):
+        return "it is a link by now"
+    return f"it cannot be read: {error.strerror}"
 
 
 def _manifest(store: Store, entry: EntryId) -> object:
