@@ -20,6 +20,9 @@ from cvs.versions.formats import Format
 from cvs.versions.model_list import Listed
 from cvs.versions.model_uses import Use
 
+#: Bytes of a manifest that is that of no file.
+_LARGE = 64 << 10
+
 
 class Item(NamedTuple):
     """A model of the store."""
@@ -81,7 +84,12 @@ def listed(session: Session, version: str | None, file: str | None) -> tuple[lis
 def items(session: Session, store: Store) -> list[Item]:
     """The models of the store by name: its files, and the trees that are models of some version."""
     uses = model_uses.find(store, session.progress)
-    documents = {entry: entries.read(store, entry) for entry in store.ids()}
+    used = {use.entry for use in uses if use.path}
+    documents = {
+        entry: entries.read(store, entry)
+        for entry in store.ids()
+        if entry in used or _may_be_file(store, entry)
+    }
     sums = {
         document.sha256: entry
         for entry, document in documents.items()
@@ -99,6 +107,14 @@ def items(session: Session, store: Store) -> list[Item]:
         or (isinstance(document, TreeManifest) and _is_model(users.get(entry, ())))
     ]
     return sorted(found, key=lambda item: (item.name.casefold(), item.entry))
+
+
+def _may_be_file(store: Store, entry: EntryId) -> bool:
+    """Whether an entry is worth a look: the manifests of wheels are large, those of files not."""
+    try:
+        return os.path.getsize(os.path.join(store.path(entry), manifest.NAME)) < _LARGE
+    except OSError:
+        return False
 
 
 def _is_model(uses: Sequence[Use]) -> bool:
