@@ -31,6 +31,10 @@ CHUNK = 120 << 10
 _NOTED = 32 << 10
 _NOTES = 1 << 15
 
+#: And nothing is noted before so much time has passed, in seconds, unless it is so much.
+_NOTE_SECONDS = 0.004
+_MUCH = 1 << 20
+
 #: Bytes after which those who digest are told.
 _TOLD = 1 << 20
 
@@ -108,6 +112,32 @@ class _Worker:
         body = self.body
         if body is not None:
             body.end()
+
+
+class _Notes:
+    """Notes what is written of a range: often enough, and not so often that it takes time."""
+
+    def __init__(self, file: PartialFile, at: int, least: int) -> None:
+        self._file = file
+        self._noted = at
+        self._least = least
+        self._when = time.monotonic()
+
+    def look(self, at: int) -> None:
+        """Notes what was written up to a place, if that is much or some time ago."""
+        count = at - self._noted
+        if count < self._least:
+            return
+        now = time.monotonic()
+        if count >= _MUCH or now - self._when >= _NOTE_SECONDS:
+            self.end(at)
+            self._when = now
+
+    def end(self, at: int) -> None:
+        """Notes all that was written up to a place."""
+        if at > self._noted:
+            self._file.wrote(self._noted, at)
+            self._noted = at
 
 
 class _Pace:
@@ -429,7 +459,7 @@ class _Transfer:
 
     def _stream(self, worker: _Worker, one: Range, reply: Reply) -> None:
         """Writes what an answer brings of a range."""
-        body, begun, noted = reply.body, one.at, one.at
+        body, begun, notes = reply.body, one.at, _Notes(self._file, one.at, self._note)
         skip = one.at - reply.start
         worker.body = body
         try:
@@ -444,16 +474,14 @@ class _Transfer:
                     if worker.ended.is_set():
                         return
                     self._put(one, data)
-                    if one.at - noted >= self._note:
-                        self._file.wrote(noted, one.at)
-                        noted = one.at
+                    notes.look(one.at)
             self._check_end(one, reply)
         finally:
             worker.body = None
             body.close()
             with worker.gate:
-                if not worker.ended.is_set() and one.at > noted:
-                    self._file.wrote(noted, one.at)
+                if not worker.ended.is_set():
+                    notes.end(one.at)
         if one.end is not None and one.at < one.end and not worker.ended.is_set():
             got, all_ = one.at - begun, one.end - begun
             raise Passing(f"broke off after {got} of {all_} bytes")
