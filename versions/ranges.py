@@ -18,12 +18,13 @@ _SLOW = 4
 
 
 class Range:
-    """A range that one connection fetches, from `at` on; `end` may come nearer meanwhile."""
+    """A range that one connection fetches, from `at` on; `end` may come nearer meanwhile, but no
+    nearer than `claimed`, up to where it is writing."""
 
-    __slots__ = ("_begun", "_first", "at", "end")
+    __slots__ = ("_begun", "_first", "at", "claimed", "end")
 
     def __init__(self, start: int, end: int | None, now: float) -> None:
-        self.at = start
+        self.at = self.claimed = start
         self.end = end
         self._first = start
         self._begun = now
@@ -34,9 +35,9 @@ class Range:
 
     @property
     def left(self) -> int:
-        """Bytes that are still to come, of a range that ends."""
+        """Bytes that are still to come, of a range that ends, and could be another's."""
         assert self.end is not None
-        return self.end - self.at
+        return self.end - self.claimed
 
 
 class Ranges:
@@ -91,12 +92,12 @@ class Ranges:
             return self._run(start, end, now)
         slowest = self._slowest(now)
         if slowest is not None:
-            middle = slowest.at + slowest.left // 2
+            middle = slowest.claimed + slowest.left // 2
             return self._cut(slowest, middle, now)
         for one in self._running:
             if one.end is not None and one.left > 0 and one.rate(now) * _SLOW < rate:
                 # Too little to share, and it would take long.
-                return self._cut(one, one.at, now)
+                return self._cut(one, one.claimed, now)
         return None
 
     def _cut(self, one: Range, at: int, now: float) -> Range:
@@ -118,10 +119,22 @@ class Ranges:
         slowest = max(large, key=seconds, default=None)
         return slowest if slowest is not None and seconds(slowest) >= _SPLIT_SECONDS else None
 
+    def claim(self, one: Range, count: int) -> int:
+        """How many of the next bytes a connection may write: nobody else does, whatever happens.
+
+        Two that write to one place would leave what was not digested, if a server gave them
+        different bytes.
+        """
+        if one.end is not None:
+            count = min(count, max(0, one.end - one.at))
+        one.claimed = one.at + count
+        return count
+
     def arrived(self, one: Range, count: int) -> None:
         """Counts bytes of a range that are there now."""
         self.there.add(one.at, one.at + count)
         one.at += count
+        one.claimed = max(one.claimed, one.at)
 
     def ended(self, one: Range) -> None:
         """A connection is done with a range, or gave it up: what is left of it is missing again."""

@@ -487,8 +487,8 @@ class _Transfer:
             raise Passing(f"broke off after {got} of {all_} bytes")
 
     def _put(self, one: Range, data: bytes) -> None:
-        end = one.end
-        room = len(data) if end is None else min(len(data), max(0, end - one.at))
+        with self._lock:
+            room = self._ranges.claim(one, len(data))
         self._file.write(memoryview(data)[:room], one.at)
         with self._lock:
             self._ranges.arrived(one, room)
