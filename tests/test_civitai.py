@@ -11,7 +11,7 @@ from hubserver import TOKEN, HubServer
 from cvs.store.entries import Store
 from cvs.store.errors import SourceError
 from cvs.store.volume import Volume
-from cvs.versions import locate, models, sources
+from cvs.versions import civitai, locate, models, sources
 from cvs.versions.access import Access
 from cvs.versions.located import Located
 from cvs.versions.sites import Sites
@@ -215,8 +215,21 @@ def test_versions_without_a_file(
 def test_sizes(store: Store, site: HubServer, kilobytes: float | None, size: int | None) -> None:
     """A number of kilobytes that may be rounded is no size: the file would be refused for it."""
     site.versions[12]["files"][0]["sizeKB"] = kilobytes
+    asked = sources.Civitai("", "12")
 
-    assert located(store, site, "civitai:12").size == size
+    assert civitai.locate(asked, site.site.url, Tokens()).size == size
+    assert site.cdn.requests == []
+    # A plan has sizes all the same: the file itself is asked, unless it is there.
+    assert located(store, site, "civitai:12").size == (size or len(FULL))
+    assert len(site.cdn.requests) == (size is None)
+
+
+def test_a_size_that_nobody_tells(store: Store, site: HubServer) -> None:
+    """Without a key the file says nothing; that is told when it is fetched."""
+    site.versions[12]["files"][0]["sizeKB"] = None
+    site.versions[12]["requireAuth"] = True
+
+    assert located(store, site, "civitai:12").size is None
 
 
 def test_digests_that_are_none(store: Store, site: HubServer) -> None:

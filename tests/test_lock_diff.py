@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvs.versions import lock_diff
-from cvs.versions.lock import Lock, Wheel
+from cvs.versions.lock import Lock, ModelFile, Wheel
 from cvs.versions.lock_diff import Change, Contents, Difference
 
 replace = msgspec.structs.replace
@@ -139,6 +139,20 @@ def _fields(thing: Any, *but: str) -> list[Any]:
     kind = type(thing)
     names = [field.name for field in msgspec.structs.fields(kind) if field.name not in but]
     return [pytest.param(thing, name, id=f"{kind.__name__}.{name}") for name in names]
+
+
+def test_the_files_of_a_folder() -> None:
+    """A folder may have a thousand: how many there are, and whether they are the same, is told."""
+    one = ModelFile(path="a", source="https://h/a", size=1)
+    model = locks.model(sha256=None, files=(one,))
+    other = replace(model, files=(one, replace(one, path="b")))
+    change = only(
+        lock_diff.of_locks(replace(_WHOLE, models=(model,)), replace(_WHOLE, models=(other,)))
+    )
+
+    assert change.fields == ("files",)
+    assert change.before is not None
+    assert change.before["files"].startswith("1 files, ")
 
 
 @pytest.mark.parametrize(

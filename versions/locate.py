@@ -79,7 +79,10 @@ def locate(store: Store, source: Source, access: Access, where: str) -> Located 
     if isinstance(source, Civitai):
         from cvs.versions import civitai
 
-        return civitai.locate(source, access.sites.civitai, _tokens(source, access))
+        found = civitai.locate(source, access.sites.civitai, _tokens(source, access))
+        if found.size is None and not (found.entry and store.has(found.entry)):
+            found = found._replace(size=_size(sources.parse(found.source, where), access))
+        return found
     if isinstance(source, Gcs):
         from cvs.versions import gcs
 
@@ -91,6 +94,16 @@ def locate(store: Store, source: Source, access: Access, where: str) -> Located 
     from cvs.versions import download
 
     return Located(source.public, "", download.answer(remote(source, access)).size)
+
+
+def _size(source: Source, access: Access) -> int | None:
+    """What the file itself says of its size; whether it may be fetched is told by the fetch."""
+    from cvs.versions import download
+
+    try:
+        return download.answer(remote(source, access)).size
+    except SourceError:
+        return None
 
 
 def remote(source: Source, access: Access) -> Remote:
@@ -121,6 +134,8 @@ def remote(source: Source, access: Access) -> Remote:
         from cvs.versions import s3
 
         return s3.S3Remote(source)
+    if isinstance(source, Stored):
+        raise SourceError(f"the store has no entry {source.digits}")
     raise SourceError(f"{source.public or 'a local path'} is no file that can be fetched")
 
 

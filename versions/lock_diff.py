@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 from cvs.store.digest import EntryId
 from cvs.store.record import Record
 from cvs.versions.lock import Built, Lock
+from cvs.versions.spec import digest
 from cvs.versions.wheel import tree_name
 
 What = Literal["added", "removed", "changed"]
@@ -112,6 +113,11 @@ def of_lock(lock: Lock) -> Contents:
         if isinstance(wheel.built, Built):
             # What else a build used follows from it, or is told by its bytes.
             side["built"] = wheel.built.shown
+    for side in found["models"]:
+        files = side.get("files")
+        if isinstance(files, list):
+            # There may be a thousand, each with an address.
+            side["files"] = f"{len(files)} files, {digest(files)[:12]}"
     return Contents(
         core=_plain(found["core"]),
         nodes=tuple(map(_plain, found["nodes"])),

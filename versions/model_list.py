@@ -71,6 +71,7 @@ def of_lock(lock: Lock, file: str) -> list[Listed]:
     items = [
         {
             "source": model.source or f"cvs:{model.entry or ''}",
+            "sources": model.mirrors,
             "name": model.name,
             "target_path": model.path,
             **({"sha256": model.sha256} if model.sha256 else {}),
