@@ -115,7 +115,7 @@ def of_lock(lock: Lock) -> Contents:
             side["built"] = wheel.built.shown
     for side in found["models"]:
         files = side.get("files")
-        if isinstance(files, list):
+        if isinstance(files, tuple):
             # There may be a thousand, each with an address.
             side["files"] = f"{len(files)} files, {digest(files)[:12]}"
     return Contents(
