@@ -54,8 +54,13 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def bytes_to_fetch(self) -> int:
-        """Bytes of what is not stored yet, as far as sizes are known."""
-        return sum(item.size or 0 for item in self.to_fetch)
+        """Bytes of what is not stored yet, as far as sizes are known; models that are the same are
+        fetched once."""
+        sizes = {
+            (item.kind, item.pin if item.kind == "model" and item.pin else item.name): item.size
+            for item in self.to_fetch
+        }
+        return sum(size or 0 for size in sizes.values())
 
 
 def plan(store: Store, spec: Spec, lock: Lock | None, access: Access) -> Plan:
@@ -100,7 +105,8 @@ def _items(
         locked = None if lock is None else resolve.locked_model(wanted, lock.models)
         model = locked or locate.describe(store, wanted, access)
         entry = models.stored(store, model)
-        pin = entry or model.entry or model.sha256 or ""
+        # What most origins tell comes first: two that are the same are to be seen as such.
+        pin = entry or model.sha256 or model.entry or ""
         stored = entry is not None
         item = Item("model", model.path, pin, model.size, stored, locked is not None)
         is_pickle = bool(pickles.find(store, [model]))

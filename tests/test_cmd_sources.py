@@ -77,6 +77,11 @@ def test_the_whole_way(sites: Sites, hub: HubServer) -> None:
     assert hub.cdn.requests == []
     planned = {item["name"]: item for item in plan["items"] if item["kind"] == "model"}
     assert [planned[name]["size"] for name in ("vae/m.bin", "diffusers/unet")] == [len(LARGE), 2]
+    assert (
+        plan["bytes_to_fetch"]
+        - sum(item["size"] or 0 for item in plan["items"] if item["kind"] != "model")
+        == len(LARGE) + 2
+    )
     sites.realize()
     world = sites.world
     assert (world.home / "models/vae/m.bin").read_bytes() == LARGE
