@@ -7,6 +7,7 @@ import pytest
 
 from cvs.store.entries import Store
 from cvs.store.errors import InputError, IntegrityError, SourceError
+from cvs.store.progress import Progress
 from cvs.store.volume import Volume
 from cvs.versions import locate, models, sources
 from cvs.versions.access import Access
@@ -25,6 +26,16 @@ OFFLINE = Access(offline=True)
 def volume(memory_volume: Volume) -> Volume:
     """A volume that syncs fast."""
     return memory_volume
+
+
+class Heard(Progress):
+    """Remembers notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 @pytest.fixture
@@ -60,7 +71,11 @@ def test_a_local_mirror(store: Store, near: str, tmp_path: Path) -> None:
     """A file of this machine may be one of several sources; the lock names the others alone."""
     missing, url = f"{tmp_path}/none", "https://me:pass@h/m.bin?token=x"
     want = wanted(missing, near, url)
-    described = locate.describe(store, want, OFFLINE)
+    heard = Heard()
+    described = locate.describe(store, want, Access(offline=True, progress=heard))
+    assert heard.notes == [
+        f"{WHERE}.sources[0]: {missing}: No such file or directory; the next source is tried"
+    ]
 
     assert (described.source, described.mirrors) == ("", ("https://h/m.bin",))
     assert described.size == len(DATA)

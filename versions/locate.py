@@ -34,6 +34,8 @@ def describe(store: Store, wanted: Wanted, access: Access) -> Model:
                 _check_digest(wanted, place, found)
         except (InputError, SourceError) as error:
             failures.append(error)
+            if place is not places[-1]:
+                access.progress.note(f"{error.message}; the next source is tried")
             continue
         others = [one.public for one in places if one is not place]
         return _model(wanted, found, tuple(one for one in others if one))

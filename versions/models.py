@@ -201,6 +201,8 @@ def _from_any(wanted: Wanted, model: Model, access: Access, once: Callable[[Sour
                 return once(origin)
         except (InputError, IntegrityError, SourceError) as error:
             failures.append(error)
+            if origin is not near[-1]:
+                access.progress.note(f"{error.message}; the next source is tried")
     raise locate.of_all(wanted, failures)
 
 
