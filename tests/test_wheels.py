@@ -20,7 +20,7 @@ from cvs.store.errors import CvsError, InputError, OfflineError, SourceError
 from cvs.store.progress import Progress, Task, Unit
 from cvs.store.verify import verify
 from cvs.store.volume import Volume
-from cvs.versions import download, interpreter, parallel, wheel, wheels
+from cvs.versions import interpreter, parallel, retry, wheel, wheels
 from cvs.versions import lock as locks
 from cvs.versions.access import Access
 from cvs.versions.lock import Python, Wheel
@@ -32,7 +32,7 @@ SETTINGS = PythonSettings()
 
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[IndexServer]:
-    monkeypatch.setattr(download, "sleep", lambda seconds: None)
+    monkeypatch.setattr(retry, "pause", lambda seconds, stop: None)
     with IndexServer() as server:
         yield server
 
