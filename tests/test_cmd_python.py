@@ -13,7 +13,7 @@ from indexserver import IndexServer, Mode
 from world import Done, World
 
 from cvs.store.manifest import TreeManifest
-from cvs.versions import retry
+from cvs.versions import http, retry
 
 pytest_plugins = ["world_fixtures"]
 
@@ -91,7 +91,7 @@ def shop(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
         "UV_HTTP_TIMEOUT": "1",
     }
     monkeypatch.setattr(retry, "pause", lambda seconds, stop: None)
-    monkeypatch.setattr(download, "_TIMEOUTS", (1, 0.2))
+    monkeypatch.setattr(http, "TIMEOUTS", (1, 0.2))
     with IndexServer() as index:
         yield Shop(world, index)
 
