@@ -11,10 +11,13 @@ It runs as who starts it, with one worker, and ends with the block or with who s
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -45,13 +48,14 @@ http {{
     scgi_temp_path temporary/scgi;
     log_format lines escape=json '{{"method":"$request_method","path":"$uri","status":$status,'
         '"sent":$body_bytes_sent,"range":"$http_range","authorization":"$http_authorization"}}';
-    access_log access.log lines;
+    map $request_uri $is_told {{ /.ready 0; default 1; }}
+    access_log access.log lines if=$is_told;
     default_type application/octet-stream;
     sendfile on;
     tcp_nopush on;
     limit_conn_zone $binary_remote_addr zone=clients:1m;
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{buffer};
         root files;
         {lines}
     }}
@@ -83,6 +87,8 @@ class Nginx:
         ranges: whether parts are given.
         etag: whether files have an ETag.
         dated: whether files have a Last-Modified.
+        buffer: bytes that the system takes ahead of what a client has got, about; by default
+            several MB on loopback, more than most lines hold.
     """
 
     def __init__(
@@ -96,11 +102,13 @@ class Nginx:
         ranges: bool = True,
         etag: bool = True,
         dated: bool = True,
+        buffer: int | None = None,
     ) -> None:
         self.folder = folder
         self.files = folder / "files"
         self.files.mkdir(parents=True, exist_ok=True)
         (folder / "temporary").mkdir(exist_ok=True)
+        self._buffer = "" if buffer is None else f" sndbuf={buffer}"
         self._lines = []
         if rate is not None:
             self._lines.append(f"limit_rate {rate};")
@@ -124,11 +132,12 @@ class Nginx:
         assert program is not None
         # nginx cannot choose a port itself, but takes over a socket that listens already.
         with socket.create_server(("127.0.0.1", 0), backlog=511) as listening:
-            port = listening.getsockname()[1]
+            port = self._port = listening.getsockname()[1]
             self.host = f"127.0.0.1:{port}"
             self.url = f"http://{self.host}/"
             text = _CONFIGURATION.format(
                 port=port,
+                buffer=self._buffer,
                 # Started by root it would serve as another one, who cannot read the files.
                 user="" if os.geteuid() else "user root;",
                 lines="\n        ".join(self._lines),
@@ -175,17 +184,45 @@ class Nginx:
                 raise RuntimeError(f"only {len(lines)} of {least} requests ended")
             time.sleep(0.005)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Nothing is sent meanwhile."""
+        pid = self._process.pid
+        workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for worker in workers:
+            os.kill(int(worker), signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for worker in workers:
+                os.kill(int(worker), signal.SIGCONT)
+
+    def underway(self) -> int:
+        """Bytes that were sent and that no client has read yet."""
+        found = 0
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, ours, theirs, _, queues, *_ = line.split()
+            sent, received = (int(queue, 16) for queue in queues.split(":"))
+            if ours.endswith(f":{self._port:04X}"):
+                found += sent
+            elif theirs.endswith(f":{self._port:04X}"):
+                found += received
+        return found
+
     def _until_it_serves(self) -> None:
-        """The socket listened before nginx came: only its process id tells that it is there."""
-        end = time.monotonic() + PATIENCE
-        while not (self.folder / "nginx.pid").exists():
-            if self._process.poll() is not None or time.monotonic() > end:
-                self._process.kill()
-                self._process.wait()
-                said = (self.folder / "output").read_text()
-                log = self.folder / "error.log"
-                raise RuntimeError(f"nginx does not start: {said}{log.read_text()}")
-            time.sleep(0.005)
+        """The socket listens before nginx does: only an answer tells that it is there."""
+        try:
+            with socket.create_connection(("127.0.0.1", self._port), PATIENCE) as connection:
+                connection.settimeout(PATIENCE)
+                connection.sendall(b"GET /.ready HTTP/1.0\r\n\r\n")
+                if connection.recv(4).startswith(b"HTTP"):
+                    return
+        except OSError:
+            pass
+        self._process.kill()
+        self._process.wait()
+        said = [(self.folder / name).read_text() for name in ("output", "error.log")]
+        raise RuntimeError(f"nginx does not start: {' '.join(said)}")
 
 
 def unavailable() -> str | None:
